@@ -1,0 +1,197 @@
+//! One decision: the question, the answer, and each reason on the way.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::flags::EffectiveFlags;
+use crate::{
+    job::HoldReason,
+    money::BasisPoints,
+    names::RolloutName,
+    spec::{Pipeline, RolloutIx, TargetIx, condition::Facts},
+};
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The job's pipeline.
+    pub pipeline: &'a Pipeline,
+    /// The flags in force for it.
+    pub flags: &'a EffectiveFlags,
+    /// The job.
+    pub facts: Facts<'a>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The place of the rule that matched; `None` when the job was held before any rule was looked at.
+    pub rule: Option<u16>,
+    /// Which arm, when the rule leads to a rollout.
+    pub arm: Option<ArmChoice>,
+    /// What to do.
+    pub route: Route,
+    /// How it came to this, in order.
+    pub reasons: SmallVec<[Reason; 6]>,
+}
+
+/// What to do with the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// Try these targets in this order (never empty, no target twice).
+    Dispatch(SmallVec<[TargetIx; 4]>),
+    /// Hold it.
+    Hold(HoldReason),
+}
+
+/// One side of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::EnumString)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Arm {
+    /// Where everybody was.
+    Baseline,
+    /// Where everybody is to go.
+    Candidate,
+}
+
+/// How a job fell to an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArmChoice {
+    /// The rollout.
+    pub rollout: RolloutIx,
+    /// The arm by the job's bucket, before flags and rollback.
+    pub assigned: Arm,
+    /// The arm that serves.
+    pub served: Arm,
+    /// The job's bucket, 0 to 9,999; `None` without a key.
+    pub bucket: Option<u16>,
+    /// The candidate's share then.
+    pub percent: BasisPoints,
+}
+
+/// One step of a decision. [`DecisionRecord`] carries it in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A rule's condition did not hold.
+    RuleSkipped {
+        /// Its place.
+        rule: u16,
+    },
+    /// A rule's condition needed a value that the job lacks.
+    RuleMissing {
+        /// Its place.
+        rule: u16,
+        /// The path that is missing.
+        path: Arc<str>,
+        /// What the rule says to do.
+        then: crate::spec::OnMissing,
+    },
+    /// A rule's condition could not be evaluated; it does not match.
+    RuleFailed {
+        /// Its place.
+        rule: u16,
+        /// Why.
+        why: Arc<str>,
+    },
+    /// A rule matched.
+    RuleMatched {
+        /// Its place.
+        rule: u16,
+    },
+    /// The job has no key for the rollout.
+    KeyMissing {
+        /// What the rollout says to do.
+        then: crate::spec::MissingKey,
+    },
+    /// The bucket decided the arm.
+    Bucketed {
+        /// 0 to 9,999.
+        bucket: u16,
+        /// The candidate's share.
+        percent: BasisPoints,
+        /// The arm.
+        arm: Arm,
+    },
+    /// A rollback serves the baseline.
+    RolledBack,
+    /// Targets that the rule's confinement does not permit were taken out.
+    Confined {
+        /// How many.
+        removed: u16,
+    },
+    /// Targets that are not of the forced provider were taken out.
+    Forced {
+        /// The provider.
+        provider: crate::names::ProviderName,
+        /// Who says so.
+        level: crate::spec::flags::FlagLevel,
+        /// How many.
+        removed: u16,
+    },
+    /// The baseline does not fall back to the candidate while the rollout is below 100 %.
+    CandidateWithheld,
+    /// `DISABLE_FALLBACK` left only the first target.
+    FallbackDisabled {
+        /// Who says so.
+        level: crate::spec::flags::FlagLevel,
+    },
+    /// The job is held.
+    Held {
+        /// Why.
+        reason: HoldReason,
+    },
+}
+
+/// Decides where a job goes.
+pub fn decide(_question: &Question<'_>) -> Decision {
+    Decision { rule: None, arm: None, route: Route::Hold(HoldReason::Paused), reasons: SmallVec::new() }
+}
+
+/// A decision in names, as the ledger keeps it and the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// The snapshot's generation.
+    pub generation: u64,
+    /// The rule's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The targets in the order tried.
+    pub chain: Vec<String>,
+    /// Why the job is held, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HoldReason>,
+    /// The rollout's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutName>,
+    /// The arm by bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<Arm>,
+    /// The arm that served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Arm>,
+    /// The bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<u16>,
+    /// The reasons in words, in order.
+    pub reasons: Vec<String>,
+}
+
+impl Decision {
+    /// The decision in names and words.
+    pub fn record(&self, _pipeline: &Pipeline, generation: u64) -> DecisionRecord {
+        DecisionRecord {
+            generation,
+            rule: None,
+            chain: Vec::new(),
+            held: None,
+            rollout: None,
+            assigned: None,
+            served: None,
+            bucket: None,
+            reasons: Vec::new(),
+        }
+    }
+}

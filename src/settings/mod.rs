@@ -1,0 +1,208 @@
+//! The daemon's own settings: `config/landbridge.yaml`, then the environment, then flags.
+//!
+//! Invariant: no secret is ever inside a settings value; it holds where to find one. Unknown keys are errors with a
+//! position; keys that are documented but not built are refused by name.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use rust_decimal::Decimal;
+
+use crate::{
+    names::{ProviderName, Region},
+    spec::{Api, Providers},
+};
+
+/// The whole of the settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served alone, without keys.
+    pub ops_listen: Option<SocketAddr>,
+    /// The watched folder of specs.
+    pub pipelines: PathBuf,
+    /// The watched folder of model definitions.
+    pub models: PathBuf,
+    /// `flags.yaml`, beside the settings file; watched.
+    pub flags_file: PathBuf,
+    /// `catalog.yaml`, beside the settings file; watched.
+    pub catalog_file: PathBuf,
+    /// Where jobs are kept.
+    pub store: StoreSetting,
+    /// By name; never empty.
+    pub providers: BTreeMap<ProviderName, ProviderSettings>,
+    /// What the providers grant; hot.
+    pub quotas: Vec<QuotaSetting>,
+    /// Negotiated discounts by provider; hot.
+    pub prices: BTreeMap<ProviderName, PriceSetting>,
+    /// How long a silent daemon keeps its jobs.
+    pub lease: Duration,
+    /// How long calls in flight may go on after a signal to stop.
+    pub drain: Duration,
+    /// How long ledger and audit are kept.
+    pub retention: RetentionSettings,
+    /// How the folders are watched.
+    pub watch: WatchSettings,
+}
+
+/// Where jobs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSetting {
+    /// `memory:`: gone with the process; for simulation.
+    Memory,
+    /// `sqlite:PATH`.
+    Sqlite(PathBuf),
+}
+
+/// One provider account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderSettings {
+    /// Another provider's kill switch that also matches this one.
+    pub family: Option<ProviderName>,
+    /// Where a provider without regions keeps data.
+    pub data_regions: Vec<Region>,
+    /// What its protocol needs.
+    pub api: ApiSettings,
+}
+
+/// What a protocol needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiSettings {
+    /// OpenAI's.
+    OpenAi {
+        /// Without a slash at the end, such as `https://api.openai.com/v1`.
+        base_url: String,
+        /// Where the key is; none for servers that want none.
+        api_key: Option<Secret>,
+        /// Sent as `OpenAI-Organization`.
+        organization: Option<String>,
+        /// Sent as `OpenAI-Project`.
+        project: Option<String>,
+    },
+    /// Bedrock's.
+    Bedrock {
+        /// Of targets that name none.
+        region: Option<Region>,
+        /// Of the AWS configuration files.
+        profile: Option<String>,
+        /// Assumed before calling.
+        role_arn: Option<String>,
+        /// For tests and private endpoints.
+        endpoint_url: Option<String>,
+    },
+}
+
+/// Where a secret is. Read when it is needed; never kept in a settings value, printed or stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// An environment variable.
+    Env(String),
+    /// A file, read again when it changes.
+    File(PathBuf),
+}
+
+/// What a provider grants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuotaSetting {
+    /// The provider.
+    pub provider: ProviderName,
+    /// A glob over models.
+    pub model: String,
+    /// Of this region alone.
+    pub region: Option<Region>,
+    /// Requests a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens a minute.
+    pub tokens_per_minute: Option<u64>,
+    /// Calls in flight at once.
+    pub concurrency: Option<u32>,
+    /// Ours of it, in (0, 1].
+    pub share: Decimal,
+    /// One allowance for all that the glob matches, instead of one each.
+    pub pool: bool,
+}
+
+/// A negotiated discount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PriceSetting {
+    /// Of the list price.
+    pub multiplier: Decimal,
+}
+
+/// How long ended work stays on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionSettings {
+    /// Attempts.
+    pub ledger: Duration,
+    /// Audit entries.
+    pub audit: Duration,
+}
+
+/// How the folders are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// By the system's events, or by looking.
+    pub mode: WatchMode,
+    /// Stillness that ends a change.
+    pub quiet: Duration,
+    /// A full look at least this often.
+    pub rescan: Duration,
+    /// One bad file, or the whole change, is rejected.
+    pub apply: ApplyMode,
+    /// Whether the removal of every spec is believed.
+    pub allow_empty: bool,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            mode: WatchMode::Auto,
+            quiet: Duration::from_millis(150),
+            rescan: Duration::from_secs(15),
+            apply: ApplyMode::PerFile,
+            allow_empty: false,
+        }
+    }
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub enum WatchMode {
+    /// By events where the system has them, by looking elsewhere.
+    Auto,
+    /// By looking.
+    Poll,
+}
+
+/// What a broken file does to a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub enum ApplyMode {
+    /// Only that file keeps its last good version.
+    PerFile,
+    /// The whole change is rejected.
+    All,
+}
+
+impl Settings {
+    /// What specs are checked against.
+    pub fn provider_facts(&self) -> Providers {
+        self.providers
+            .iter()
+            .map(|(name, provider)| {
+                let (api, region) = match &provider.api {
+                    ApiSettings::OpenAi { .. } => (Api::OpenAi, None),
+                    ApiSettings::Bedrock { region, .. } => (Api::Bedrock, region.clone()),
+                };
+                let facts = crate::spec::ProviderFacts {
+                    api,
+                    family: provider.family.clone(),
+                    region,
+                    data_regions: provider.data_regions.clone(),
+                };
+                (name.clone(), facts)
+            })
+            .collect()
+    }
+}

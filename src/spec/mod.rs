@@ -1,0 +1,18 @@
+//! A pipeline spec: from the bytes of a YAML file to a valid [`Pipeline`], or to every problem the file has.
+//!
+//! Invariant: raw YAML shapes never leave this room, and a `Pipeline` cannot name a target or rollout that does not
+//! exist: names became indexes on the way in. Nothing here reads files, knows the time or calls a provider.
+
+pub mod condition;
+pub mod flags;
+pub mod pipeline;
+pub mod providers;
+pub mod target;
+
+pub use flags::{Flag, FlagSet};
+pub use pipeline::{
+    Accept, Budget, Confinement, Destination, MissingKey, OnMissing, Pipeline, Retention, Retry, Rollout, RolloutIx,
+    Rule, SpecTest,
+};
+pub use providers::{Api, ProviderFacts, Providers};
+pub use target::{Fidelity, Parameters, Residency, SystemMode, SystemPrompt, Target, TargetIx};

@@ -1,0 +1,272 @@
+//! The valid pipeline: what the rest of the house works with.
+//!
+//! Invariant: every index is in range, the route's last rule has no condition, and every rule's destination is
+//! permitted by the rule's own confinement.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    condition::{Condition, KeyExpression},
+    flags::FlagSet,
+    target::{Target, TargetIx},
+};
+use crate::{
+    money::{BasisPoints, Usd},
+    names::{PipelineName, ProviderName, RolloutName, TargetName},
+};
+
+/// A rollout's place in its pipeline. Always valid for the pipeline that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RolloutIx(pub u16);
+
+/// One kind of work.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Unique in the snapshot.
+    pub name: PipelineName,
+    /// For people.
+    pub description: Option<String>,
+    /// For reports and cost.
+    pub labels: BTreeMap<String, String>,
+    /// Jobs that name no pipeline but match this are taken.
+    pub accept: Accept,
+    /// At least one.
+    pub targets: Vec<Arc<Target>>,
+    /// At least one; first match wins; the last has no condition.
+    pub route: Vec<Rule>,
+    /// Rollouts by place.
+    pub rollouts: Vec<Rollout>,
+    /// Targets tried in this order after the routed one.
+    pub fallback: Vec<TargetIx>,
+    /// What happens after a fault.
+    pub retry: Retry,
+    /// From submit; time spent held does not count.
+    pub deadline: Duration,
+    /// Calls in flight at once, at most.
+    pub concurrency: u32,
+    /// Spending limits.
+    pub budget: Option<Budget>,
+    /// Higher first.
+    pub priority: i32,
+    /// The spec's own flags.
+    pub flags: FlagSet,
+    /// How long contents are kept after a job has ended.
+    pub retention: Retention,
+    /// The spec's own tests.
+    pub tests: Vec<SpecTest>,
+}
+
+impl Pipeline {
+    /// The target at `ix`.
+    ///
+    /// # Panics
+    /// When `ix` was made by another pipeline, which is a programming error.
+    pub fn target(&self, ix: TargetIx) -> &Arc<Target> {
+        &self.targets[ix.get()]
+    }
+
+    /// The target called `name`.
+    pub fn target_named(&self, name: &TargetName) -> Option<TargetIx> {
+        let place = self.targets.iter().position(|target| target.name == *name)?;
+        u16::try_from(place).ok().map(TargetIx)
+    }
+
+    /// The rollout at `ix`.
+    ///
+    /// # Panics
+    /// When `ix` was made by another pipeline, which is a programming error.
+    pub fn rollout(&self, ix: RolloutIx) -> &Rollout {
+        &self.rollouts[usize::from(ix.0)]
+    }
+}
+
+/// Which jobs a pipeline takes that name none.
+#[derive(Debug, Clone, Default)]
+pub struct Accept {
+    /// Globs over the job's `body.model`.
+    pub models: Vec<ModelGlob>,
+}
+
+/// A glob over model names, kept with its text.
+#[derive(Debug, Clone)]
+pub struct ModelGlob {
+    /// As written.
+    pub text: String,
+    /// Compiled.
+    pub matcher: globset::GlobMatcher,
+}
+
+/// One step of the route.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// As written; made up from the position when the spec gives none.
+    pub name: Arc<str>,
+    /// Matches every job when absent.
+    pub when: Option<Condition>,
+    /// What to do when the condition needs a value that the job lacks.
+    pub on_missing: OnMissing,
+    /// Where matching jobs may go at all.
+    pub confine: Option<Confinement>,
+    /// Where matching jobs go first.
+    pub to: Destination,
+    /// The rule's own fallback, instead of the pipeline's.
+    pub fallback: Option<Vec<TargetIx>>,
+}
+
+/// Where a rule sends its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// To one target.
+    Target(TargetIx),
+    /// To one of a rollout's two.
+    Rollout(RolloutIx),
+}
+
+/// What a rule does when its condition needs a value that the job lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, strum::EnumString, strum::Display)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum OnMissing {
+    /// The rule does not match.
+    #[default]
+    NoMatch,
+    /// The job is held.
+    Hold,
+    /// The rule matches.
+    Match,
+}
+
+/// Regions and providers that jobs of a rule never leave.
+#[derive(Debug, Clone)]
+pub struct Confinement {
+    /// Region globs as written; empty when regions are free.
+    pub regions: Vec<String>,
+    /// Providers as written; empty when providers are free.
+    pub providers: Vec<ProviderName>,
+    /// For each target of the pipeline, by place: whether it may serve.
+    pub permitted: Vec<bool>,
+}
+
+impl Confinement {
+    /// Whether the target at `ix` may serve.
+    pub fn permits(&self, ix: TargetIx) -> bool {
+        self.permitted.get(ix.get()).copied().unwrap_or(false)
+    }
+}
+
+/// Moves traffic from a baseline to a candidate.
+#[derive(Debug, Clone)]
+pub struct Rollout {
+    /// Its name.
+    pub name: RolloutName,
+    /// Where everybody was.
+    pub baseline: TargetIx,
+    /// Where everybody is to go; never the baseline.
+    pub candidate: TargetIx,
+    /// The candidate's share.
+    pub percent: BasisPoints,
+    /// What a job is bucketed by.
+    pub key: KeyExpression,
+    /// `PIPELINE/ROLLOUT` unless the spec says otherwise.
+    pub salt: String,
+    /// Where jobs without the key go.
+    pub missing_key: MissingKey,
+    /// Below 100 %, whether a baseline job may fall back to the candidate.
+    pub fallback_to_candidate: bool,
+}
+
+/// Where jobs without a rollout's key go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, strum::EnumString, strum::Display)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum MissingKey {
+    /// To the baseline.
+    #[default]
+    Baseline,
+    /// Bucketed by the job's id.
+    JobId,
+    /// Held.
+    Hold,
+}
+
+/// What happens after a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts that may fail by fault, per target; at least 1.
+    pub attempts: u32,
+    /// Before the second attempt.
+    pub initial_delay: Duration,
+    /// At most.
+    pub max_delay: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 4, initial_delay: Duration::from_secs(1), max_delay: Duration::from_secs(60) }
+    }
+}
+
+/// Spending limits of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// US dollars in a day (UTC).
+    pub usd_per_day: Usd,
+}
+
+/// How long contents are kept after a job has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Prompts.
+    pub prompts: Duration,
+    /// Results; the job itself goes with them.
+    pub results: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { prompts: Duration::from_secs(7 * 86_400), results: Duration::from_secs(30 * 86_400) }
+    }
+}
+
+/// A test that a spec carries; run by `check` and at every load.
+#[derive(Debug, Clone)]
+pub struct SpecTest {
+    /// For people.
+    pub name: String,
+    /// The job as written (a JSON object without its pipeline).
+    pub job: serde_json::Value,
+    /// Flags that hold during the test.
+    pub flags: FlagSet,
+    /// What the decision must be; absent parts are not looked at.
+    pub expect: Expectation,
+    /// Where the test stands, for the diagnostic.
+    pub position: crate::diagnostic::Position,
+}
+
+/// What a spec's test expects of the decision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expectation {
+    /// The first target tried.
+    pub target: Option<TargetName>,
+    /// All targets in the order tried.
+    pub chain: Option<Vec<TargetName>>,
+    /// The name of the rule that matched.
+    pub rule: Option<String>,
+    /// The reason code of the hold.
+    pub held: Option<String>,
+}
+
+/// Defaults where a spec is silent.
+pub mod default {
+    use std::time::Duration;
+
+    /// Calls in flight at once.
+    pub const CONCURRENCY: u32 = 64;
+    /// From submit to the end.
+    pub const DEADLINE: Duration = Duration::from_secs(24 * 3_600);
+    /// From the start of a call to the end of its answer.
+    pub const TIMEOUT: Duration = Duration::from_secs(120);
+}

@@ -1,0 +1,133 @@
+//! Where jobs, their ledger and the operators' levers are kept.
+//!
+//! Invariant: what a method acknowledges is durable. Every write to a running job is compare-and-set on its fence;
+//! attempt rows close by attempt id whoever holds the fence, because a stale worker's bill is still a bill.
+//! The store's own clock judges leases. Stores decide nothing: they apply [`crate::job::state::next`].
+
+pub mod memory;
+pub mod records;
+pub mod sqlite;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+
+pub use records::*;
+
+use crate::{
+    clock::Timestamp,
+    ids::{JobId, NodeId},
+    job::State,
+    names::PipelineName,
+};
+
+/// Why a store could not do what it was asked. Callers retry only [`StoreError::Busy`].
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Passing: a full queue, a lock, a lost connection.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// No space, or an I/O error: nothing was written, and nothing will be until it is mended.
+    #[error("the store cannot write: {0}")]
+    Unwritable(String),
+    /// Another daemon has it, or its file is newer than this program.
+    #[error("the store cannot be used: {0}")]
+    Unusable(String),
+    /// Its contents are not what they must be.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// What a store method gives.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// A durable queue with its ledger. Every method is one transaction, or a few that each leave a whole state.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The store's own time.
+    async fn now(&self) -> Result<Timestamp>;
+
+    // -- submitting ------------------------------------------------------------------------------------------------
+
+    /// Adds jobs; one answer for each, in order. Durable when it returns.
+    async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
+
+    // -- working ---------------------------------------------------------------------------------------------------
+
+    /// Claims ready jobs, lowest `order_key` first over all the pipelines asked for, within each one's limit.
+    /// With `suspects`, claims at most one suspect and nothing else; without, claims no suspect.
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>>;
+
+    /// Writes intents before bytes leave; for each, whether the fence still held (when not, nothing was written).
+    async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<bool>>;
+
+    /// Closes attempts and moves jobs on; for each, what became of it.
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;
+
+    // -- steering --------------------------------------------------------------------------------------------------
+
+    /// Cancels live jobs. A running job's fence is taken from its worker.
+    async fn cancel(&self, jobs: Vec<JobId>) -> Result<Vec<Cancelled>>;
+
+    /// Puts individually held jobs of a pipeline (of all, when `None`) back into the queue, at most `limit`; how many.
+    async fn release(&self, pipeline: Option<PipelineName>, limit: u32) -> Result<u64>;
+
+    // -- upkeep ----------------------------------------------------------------------------------------------------
+
+    /// Moves waiting jobs whose time has come into the queue, at most `limit`.
+    async fn promote(&self, now: Timestamp, limit: u32) -> Result<Promoted>;
+
+    /// Expires live jobs whose `expiry_key` is at or before the given moment of their pipeline, at most `limit`; their ids
+    /// with the fence-holder's node where one was running. Pipelines not named are not looked at.
+    async fn expire(&self, before: BTreeMap<PipelineName, Timestamp>, limit: u32) -> Result<Vec<JobId>>;
+
+    /// Announces a daemon that starts, takes back what its earlier life left running, and closes the attempts of that
+    /// life as `unknown`. Jobs in flight then become suspects or are quarantined, see [`Recovered`].
+    async fn register(&self, node: NodeId) -> Result<Recovered>;
+
+    /// Says that the node lives.
+    async fn heartbeat(&self, node: NodeId) -> Result<()>;
+
+    /// Takes back what nodes silent for longer than `lease` left running.
+    async fn reclaim(&self, lease: Duration) -> Result<Recovered>;
+
+    /// Says that the node stopped in good order: it left nothing running.
+    async fn deregister(&self, node: NodeId) -> Result<()>;
+
+    /// Deletes contents of ended jobs, then the jobs, then the ledger, whose time has come; at most `limit` rows of each.
+    async fn prune(&self, cut: PruneCut, limit: u32) -> Result<Pruned>;
+
+    // -- reading ---------------------------------------------------------------------------------------------------
+
+    /// One job with its contents and attempts.
+    async fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
+
+    /// The job of an idempotency key.
+    async fn job_by_key(&self, pipeline: &PipelineName, caller: &str, key: &str) -> Result<Option<JobId>>;
+
+    /// Jobs newest first, without contents.
+    async fn list(&self, query: JobQuery) -> Result<JobPage>;
+
+    /// How many jobs of each pipeline stand where. Cheap: kept, not counted.
+    async fn counts(&self) -> Result<BTreeMap<(PipelineName, State), u64>>;
+
+    /// When the oldest ready job of each pipeline was submitted.
+    async fn oldest_queued(&self) -> Result<BTreeMap<PipelineName, Timestamp>>;
+
+    /// How many jobs of a batch stand where; empty when no job names it.
+    async fn batch_counts(&self, batch: &str) -> Result<BTreeMap<State, u64>>;
+
+    /// Spending of each pipeline since a moment, over ended attempts.
+    async fn spending(&self, since: Timestamp) -> Result<BTreeMap<PipelineName, crate::money::Usd>>;
+
+    // -- documents: small durable state of operators and daemons -----------------------------------------------------
+
+    /// Changes documents and writes the audit entry in the same transaction.
+    async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()>;
+
+    /// All documents of a kind, by key.
+    async fn documents(&self, kind: DocumentKind) -> Result<BTreeMap<String, serde_json::Value>>;
+
+    /// Audit entries since a moment, oldest first, at most `limit`.
+    async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>>;
+}
