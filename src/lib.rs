@@ -12,7 +12,7 @@
 //! | 3 | [`snapshot`], [`wire`] |
 //! | 2 | [`routing`], [`rollout`], [`quota`], [`job`] |
 //! | 1 | [`spec`], [`catalog`] |
-//! | 0 | [`names`], [`ids`], [`money`], [`clock`], [`usage`], [`diagnostic`] |
+//! | 0 | [`names`], [`ids`], [`money`], [`clock`], [`usage`], [`diagnostic`], [`yaml`] |
 //!
 //! One job, one direction: `http` validates and `store` makes it durable; `engine` claims it under a permit; `routing`
 //! decides on one snapshot; the decision and the intent are stored; `wire` translates; `provider` calls; `wire` reads the
@@ -26,6 +26,7 @@ pub mod ids;
 pub mod money;
 pub mod names;
 pub mod usage;
+pub mod yaml;
 
 pub mod catalog;
 pub mod spec;
