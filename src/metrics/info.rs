@@ -64,10 +64,12 @@ fn metric(pipeline: &str, labels: &BTreeMap<String, String>) -> Metric {
     let mut taken = BTreeSet::new();
     for (name, value) in labels {
         let legal = label_name(name);
-        let unique = (1..)
-            .map(|n: u32| if n == 1 { legal.clone() } else { format!("{legal}_{n}") })
-            .find(|candidate| !taken.contains(candidate))
-            .unwrap_or_default();
+        let mut unique = legal.clone();
+        for n in 2..=labels.len() {
+            if taken.contains(&unique) {
+                unique = format!("{legal}_{n}");
+            }
+        }
         pairs.push(pair(unique.clone(), value));
         taken.insert(unique);
     }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntCounter, Registry, TextEncoder};
 use strum::IntoEnumIterator;
 
 pub use readings::{
@@ -99,7 +99,7 @@ impl Metrics {
 
     /// A job ended, this long after its submit.
     pub fn job_finished(&self, pipeline: &PipelineName, state: State, duration: Duration) {
-        self.series.jobs_finished.on([pipeline.as_str(), state.into()], |counter| counter.inc());
+        self.series.jobs_finished.on([pipeline.as_str(), state.into()], IntCounter::inc);
         self.series.job_duration.on([pipeline.as_str()], |histogram| histogram.observe(duration.as_secs_f64()));
     }
 
@@ -122,7 +122,7 @@ impl Metrics {
     pub fn route_decided(&self, pipeline: &PipelineName, rule: Option<&str>, target: Option<&TargetName>) {
         let target = target.map_or("", TargetName::as_str);
         let labels = [pipeline.as_str(), rule.unwrap_or_default(), target];
-        self.series.route_decisions.on(labels, |counter| counter.inc());
+        self.series.route_decisions.on(labels, IntCounter::inc);
     }
 
     /// A call ended; without a fault it succeeded.
@@ -136,7 +136,7 @@ impl Metrics {
     ) {
         let (pipeline, target, provider) = (pipeline.as_str(), target.as_str(), provider.as_str());
         let outcome = fault.map_or("succeeded", Into::into);
-        self.series.attempts.on([pipeline, target, provider, outcome], |counter| counter.inc());
+        self.series.attempts.on([pipeline, target, provider, outcome], IntCounter::inc);
         self.series
             .attempt_duration
             .on([pipeline, target, provider], |histogram| histogram.observe(duration.as_secs_f64()));
@@ -151,7 +151,7 @@ impl Metrics {
     /// A job goes on to the next target of its chain because of a fault.
     pub fn fallback(&self, pipeline: &PipelineName, from: &TargetName, to: &TargetName, fault: Fault) {
         let labels = [pipeline.as_str(), from.as_str(), to.as_str(), fault.into()];
-        self.series.fallbacks.on(labels, |counter| counter.inc());
+        self.series.fallbacks.on(labels, IntCounter::inc);
     }
 
     /// A provider reported what a call consumed.
@@ -233,7 +233,7 @@ impl Metrics {
     /// A reload ended. Call [`Metrics::follow`] too when it changed the snapshot.
     pub fn reloaded(&self, trigger: ReloadTrigger, result: ReloadResult, duration: Duration, at: Timestamp) {
         let success = result == ReloadResult::Success;
-        self.series.reloads.on([trigger.into(), result.into()], |counter| counter.inc());
+        self.series.reloads.on([trigger.into(), result.into()], IntCounter::inc);
         self.series.reload_duration.on([], |histogram| histogram.observe(duration.as_secs_f64()));
         self.series.reload_successful.on([], |gauge| gauge.set(i64::from(success)));
         if success {
