@@ -27,7 +27,8 @@ pub struct Question<'a> {
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// The place of the rule that matched; `None` when the job was held before any rule was looked at.
+    /// The place of the rule that matched, or that holds the job; `None` when the job was held before any rule was looked
+    /// at.
     pub rule: Option<u16>,
     /// Which arm, when the rule leads to a rollout.
     pub arm: Option<ArmChoice>,
@@ -64,9 +65,9 @@ pub struct ArmChoice {
     pub rollout: RolloutIx,
     /// The arm by the job's bucket, before flags and rollback.
     pub assigned: Arm,
-    /// The arm that serves.
+    /// The arm that serves, after rollback and flags.
     pub served: Arm,
-    /// The job's bucket, 0 to 9,999; `None` without a key.
+    /// The job's bucket, 0 to 9,999; `None` without a key, unless jobs without one are bucketed by their id.
     pub bucket: Option<u16>,
     /// The candidate's share then.
     pub percent: BasisPoints,
@@ -89,12 +90,16 @@ pub enum Reason {
         /// What the rule says to do.
         then: crate::spec::OnMissing,
     },
-    /// A rule's condition could not be evaluated; it does not match.
+    /// A rule's condition could not be evaluated on this job (a value of the wrong kind, say). What the rule says to do
+    /// about a missing value holds here too: a value that cannot be used is as good as none, and a rule that keeps data
+    /// in place must be able to hold the jobs it cannot judge.
     RuleFailed {
         /// Its place.
         rule: u16,
         /// Why.
         why: Arc<str>,
+        /// What the rule says to do.
+        then: crate::spec::OnMissing,
     },
     /// A rule matched.
     RuleMatched {
@@ -131,6 +136,11 @@ pub enum Reason {
         /// How many.
         removed: u16,
     },
+    /// Nothing of the chain was of the forced provider, so the pipeline's other targets of it serve.
+    ForcedOutsideChain {
+        /// How many.
+        count: u16,
+    },
     /// The baseline does not fall back to the candidate while the rollout is below 100 %.
     CandidateWithheld,
     /// `DISABLE_FALLBACK` left only the first target.
@@ -145,9 +155,17 @@ pub enum Reason {
     },
 }
 
-/// Decides where a job goes.
-pub fn decide(_question: &Question<'_>) -> Decision {
-    Decision { rule: None, arm: None, route: Route::Hold(HoldReason::Paused), reasons: SmallVec::new() }
+/// The evidence of a rollout: fixed at a job's first dispatch to one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The rollout.
+    pub rollout: RolloutName,
+    /// The arm by bucket.
+    pub arm: Arm,
+    /// 0 to 9,999, where the job was bucketed.
+    pub bucket: Option<u16>,
+    /// Whether the job counts: it had a key, was not confined, and no switch was on.
+    pub evidence: bool,
 }
 
 /// A decision in names, as the ledger keeps it and the API shows it.
@@ -177,21 +195,4 @@ pub struct DecisionRecord {
     pub bucket: Option<u16>,
     /// The reasons in words, in order.
     pub reasons: Vec<String>,
-}
-
-impl Decision {
-    /// The decision in names and words.
-    pub fn record(&self, _pipeline: &Pipeline, generation: u64) -> DecisionRecord {
-        DecisionRecord {
-            generation,
-            rule: None,
-            chain: Vec::new(),
-            held: None,
-            rollout: None,
-            assigned: None,
-            served: None,
-            bucket: None,
-            reasons: Vec::new(),
-        }
-    }
 }

@@ -3,8 +3,14 @@
 //! Invariant: a decision depends on its arguments alone, so it can be explained, predicted and replayed. `confine` is
 //! stronger than everything; a kill switch is stronger than everything else.
 
+pub mod decide;
 pub mod decision;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod flags;
+pub mod words;
 
-pub use decision::{Arm, ArmChoice, Decision, DecisionRecord, Question, Reason, Route, decide};
+pub use decide::decide;
+pub use decision::{Arm, ArmChoice, Assignment, Decision, DecisionRecord, Question, Reason, Route};
 pub use flags::{EffectiveFlags, FlagLevels, FlagSource, ForcedProviders};
+pub use words::{explain, explain_with_flags, flags_in_force, hold_words};

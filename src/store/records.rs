@@ -9,10 +9,11 @@ use crate::{
     ids::{AttemptId, JobId, NodeId},
     job::{Attempt, Fault, FidelityNote, HoldReason, Outcome, State},
     money::Usd,
-    names::{PipelineName, ProviderName, Region, RolloutName, TargetName},
-    routing::Arm,
+    names::{PipelineName, ProviderName, Region, TargetName},
     usage::Usage,
 };
+
+pub use crate::routing::Assignment;
 
 /// The right to write a running job; a later claim, a cancel or an expiry makes it void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,19 +112,6 @@ pub struct Claimed {
     pub attempts: Vec<Attempt>,
     /// In flight at two crashes in a row.
     pub suspect: bool,
-}
-
-/// The evidence of a rollout: fixed at a job's first dispatch to one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// The rollout.
-    pub rollout: RolloutName,
-    /// The arm by bucket.
-    pub arm: Arm,
-    /// 0 to 9,999; `None` without a key (no evidence).
-    pub bucket: Option<u16>,
-    /// Whether the job counts: it had a key, was not confined, and no switch was on.
-    pub evidence: bool,
 }
 
 /// What is written before bytes leave.
