@@ -4,14 +4,21 @@
 //! attempt rows close by attempt id whoever holds the fence, because a stale worker's bill is still a bill.
 //! The store's own clock judges leases. Stores decide nothing: they apply [`crate::job::state::next`].
 
+#[cfg(test)]
+mod conformance;
+mod crash;
+mod hints;
 pub mod memory;
+mod paging;
 pub mod records;
 pub mod sqlite;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::{broadcast, watch};
 
+pub use memory::MemoryStore;
 pub use records::*;
 
 use crate::{
@@ -22,7 +29,7 @@ use crate::{
 };
 
 /// Why a store could not do what it was asked. Callers retry only [`StoreError::Busy`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Passing: a full queue, a lock, a lost connection.
     #[error("the store is busy: {0}")]
@@ -47,21 +54,36 @@ pub trait Store: Send + Sync + 'static {
     /// The store's own time.
     async fn now(&self) -> Result<Timestamp>;
 
+    /// Who this daemon is to the store: the same after a restart on the same store.
+    fn local_node(&self) -> NodeId;
+
+    // -- hints -----------------------------------------------------------------------------------------------------
+
+    /// Changes when jobs may have become ready. A hint: polling stays the truth.
+    fn wakeups(&self) -> watch::Receiver<u64>;
+
+    /// Tells which jobs ended. A hint that may be lost: ask the store on `Lagged`, and now and then. One listener in a
+    /// process is meant, who tells those that wait for single jobs.
+    fn endings(&self) -> broadcast::Receiver<JobId>;
+
     // -- submitting ------------------------------------------------------------------------------------------------
 
-    /// Adds jobs; one answer for each, in order. Durable when it returns.
+    /// Adds jobs; one answer for each, in order. Durable when it returns. Many jobs may be added in several transactions:
+    /// after an error some may be there, and adding them again (same ids or same keys) finds them.
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
 
     // -- working ---------------------------------------------------------------------------------------------------
 
     /// Claims ready jobs, lowest `order_key` first over all the pipelines asked for, within each one's limit.
-    /// With `suspects`, claims at most one suspect and nothing else; without, claims no suspect.
+    /// With `suspects`, claims at most one suspect, and none while the node has one in flight; without, claims no suspect.
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>>;
 
     /// Writes intents before bytes leave; for each, whether the fence still held (when not, nothing was written).
+    /// Beginning an attempt twice under the same fence is one attempt.
     async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<bool>>;
 
-    /// Closes attempts and moves jobs on; for each, what became of it.
+    /// Closes attempts and moves jobs on; for each, what became of it. An attempt is closed once: what came first stays.
+    /// An attempt whose end was seen ends the row of crashes that would make its job a suspect.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;
 
     // -- steering --------------------------------------------------------------------------------------------------
@@ -70,6 +92,7 @@ pub trait Store: Send + Sync + 'static {
     async fn cancel(&self, jobs: Vec<JobId>) -> Result<Vec<Cancelled>>;
 
     /// Puts individually held jobs of a pipeline (of all, when `None`) back into the queue, at most `limit`; how many.
+    /// The time each was held is added to its `expiry_key`.
     async fn release(&self, pipeline: Option<PipelineName>, limit: u32) -> Result<u64>;
 
     // -- upkeep ----------------------------------------------------------------------------------------------------
@@ -77,8 +100,9 @@ pub trait Store: Send + Sync + 'static {
     /// Moves waiting jobs whose time has come into the queue, at most `limit`.
     async fn promote(&self, now: Timestamp, limit: u32) -> Result<Promoted>;
 
-    /// Expires live jobs whose `expiry_key` is at or before the given moment of their pipeline, at most `limit`; their ids
-    /// with the fence-holder's node where one was running. Pipelines not named are not looked at.
+    /// Expires live jobs whose `expiry_key` is at or before the given moment of their pipeline, at most `limit`; their ids.
+    /// A running job's fence is taken from its worker. A held job's clock stands still, so it does not expire before it is
+    /// released. Pipelines not named are not looked at.
     async fn expire(&self, before: BTreeMap<PipelineName, Timestamp>, limit: u32) -> Result<Vec<JobId>>;
 
     /// Announces a daemon that starts, takes back what its earlier life left running, and closes the attempts of that
@@ -88,10 +112,11 @@ pub trait Store: Send + Sync + 'static {
     /// Says that the node lives.
     async fn heartbeat(&self, node: NodeId) -> Result<()>;
 
-    /// Takes back what nodes silent for longer than `lease` left running.
+    /// Takes back what nodes silent for longer than `lease` left running. Never from [`Store::local_node`]: it is asking.
     async fn reclaim(&self, lease: Duration) -> Result<Recovered>;
 
-    /// Says that the node stopped in good order: it left nothing running.
+    /// Says that the node stopped in good order. What it still had goes back to the queue without counting a crash, and
+    /// open attempts close as `unknown`.
     async fn deregister(&self, node: NodeId) -> Result<()>;
 
     /// Deletes contents of ended jobs, then the jobs, then the ledger, whose time has come; at most `limit` rows of each.
@@ -111,7 +136,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many jobs of each pipeline stand where. Cheap: kept, not counted.
     async fn counts(&self) -> Result<BTreeMap<(PipelineName, State), u64>>;
 
-    /// When the oldest ready job of each pipeline was submitted.
+    /// When the oldest ready job of each pipeline was submitted, as far as the front of its queue tells (an older job of
+    /// low priority may stand further back).
     async fn oldest_queued(&self) -> Result<BTreeMap<PipelineName, Timestamp>>;
 
     /// How many jobs of a batch stand where; empty when no job names it.

@@ -1,0 +1,263 @@
+//! One suite of behaviours that every store must show. A case gets a [`Bench`] and knows nothing of what is behind it.
+
+mod reading;
+mod recovery;
+mod retention;
+mod steering;
+mod submitting;
+mod transitions;
+mod working;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    AttemptEnd, ClaimRequest, Claimed, Fence, Intent, JobRecord, MemoryStore, NewJob, Next, Settled, Settlement, Store,
+    Submitted,
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    ids::{AttemptId, JobId, NodeId},
+    job::{Outcome, State},
+    names::PipelineName,
+};
+
+/// A clock that moves when told.
+pub struct TestClock(AtomicI64);
+
+impl TestClock {
+    /// 2026-11-22T10:00:00Z.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(1_795_341_600_000_000)))
+    }
+
+    pub fn advance(&self, span: Duration) {
+        self.0.fetch_add(i64::try_from(span.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A store and what a case needs around it.
+pub struct Bench {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<TestClock>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// Seconds, for short cases.
+pub fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub fn pipeline(name: &str) -> PipelineName {
+    PipelineName::new(name).unwrap()
+}
+
+impl Bench {
+    pub fn memory() -> Self {
+        let clock = TestClock::new();
+        Self { store: Arc::new(MemoryStore::new(clock.clone())), clock, _folder: None }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// An ordinary job of a pipeline; a millisecond passes, so that jobs differ in age.
+    pub fn new_job(&self, name: &str) -> NewJob {
+        self.clock.advance(Duration::from_millis(1));
+        NewJob {
+            id: JobId::generate(),
+            pipeline: pipeline(name),
+            caller: String::new(),
+            idempotency_key: None,
+            digest: [1; 32],
+            batch: None,
+            priority: 0,
+            created_at: self.now(),
+            not_before: None,
+            deadline: self.now() + secs(3_600),
+            expiry_key: self.now() + secs(3_600),
+            metadata: BTreeMap::new(),
+            body: r#"{"messages":[{"role":"user","content":"hi"}]}"#.to_owned(),
+            retry_of: None,
+        }
+    }
+
+    /// Submits one job that must be new.
+    pub async fn add(&self, job: NewJob) -> JobId {
+        let id = job.id;
+        let answer = self.store.submit(vec![job]).await.unwrap();
+        assert!(matches!(answer.as_slice(), [Submitted::New(_)]), "{answer:?}");
+        id
+    }
+
+    pub async fn queued(&self, name: &str) -> JobId {
+        self.add(self.new_job(name)).await
+    }
+
+    pub async fn claim(&self, node: NodeId, name: &str, max: u32) -> Vec<Claimed> {
+        self.claim_request(node, &[(name, max)], max, false).await
+    }
+
+    pub async fn claim_request(&self, node: NodeId, names: &[(&str, u32)], max: u32, suspects: bool) -> Vec<Claimed> {
+        let pipelines = names.iter().map(|(name, limit)| (pipeline(name), *limit)).collect();
+        self.store.claim(ClaimRequest { node, pipelines, max, suspects }).await.unwrap()
+    }
+
+    /// Claims the one job that must be ready.
+    pub async fn claim_one(&self, node: NodeId, name: &str) -> Claimed {
+        let mut claimed = self.claim(node, name, 1).await;
+        assert_eq!(claimed.len(), 1, "a ready job of {name}");
+        claimed.remove(0)
+    }
+
+    pub fn intent(&self, job: JobId, fence: Fence, n: u32) -> Intent {
+        Intent {
+            attempt: AttemptId::generate(),
+            job,
+            fence,
+            n,
+            target: "openai".parse().unwrap(),
+            provider: "openai".parse().unwrap(),
+            model: "gpt-5.4-mini".to_owned(),
+            region: None,
+            started_at: self.now(),
+            generation: 7,
+            decision: r#"{"generation":7,"chain":["openai"],"reasons":["the only target"]}"#.to_owned(),
+            assignment: None,
+            fidelity: Vec::new(),
+        }
+    }
+
+    /// Opens an attempt that must be allowed.
+    pub async fn open(&self, job: JobId, fence: Fence, n: u32) -> AttemptId {
+        let intent = self.intent(job, fence, n);
+        let attempt = intent.attempt;
+        assert_eq!(self.store.begin(vec![intent]).await.unwrap(), [true]);
+        attempt
+    }
+
+    pub fn ended(&self, attempt: AttemptId, outcome: Outcome) -> AttemptEnd {
+        AttemptEnd {
+            attempt,
+            ended_at: self.now(),
+            outcome,
+            fault: None,
+            message: None,
+            usage: None,
+            cost: None,
+            possibly_billed: false,
+            provider_request_id: None,
+        }
+    }
+
+    pub async fn settle(&self, job: JobId, fence: Fence, ended: Option<AttemptEnd>, next: Next) -> Settled {
+        let settled = self.store.settle(vec![Settlement { job, fence, ended, next }]).await.unwrap();
+        assert_eq!(settled.len(), 1);
+        settled[0]
+    }
+
+    /// Takes a ready job of the pipeline to its end.
+    pub async fn finish(&self, node: NodeId, name: &str) -> JobId {
+        let claimed = self.claim_one(node, name).await;
+        let attempt = self.open(claimed.id, claimed.fence, 1).await;
+        let end = self.ended(attempt, Outcome::Succeeded);
+        let settled = self.settle(claimed.id, claimed.fence, Some(end), Next::Succeed("{}".to_owned())).await;
+        assert_eq!(settled, Settled::Applied);
+        claimed.id
+    }
+
+    pub async fn record(&self, id: JobId) -> JobRecord {
+        self.store.job(id).await.unwrap().expect("the job is there")
+    }
+
+    pub async fn state(&self, id: JobId) -> State {
+        self.record(id).await.summary.state
+    }
+}
+
+macro_rules! suite {
+    ($($room:ident { $($case:ident),* $(,)? })*) => {
+        mod memory {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    super::$room::$case(&super::Bench::memory()).await;
+                }
+            )*)*
+        }
+    };
+}
+
+suite! {
+    submitting {
+        a_job_is_kept_as_given,
+        any_text_is_kept,
+        a_repeated_key_is_the_same_job,
+        keys_are_unique_for_pipeline_and_caller,
+        the_same_id_is_the_same_job,
+        jobs_wait_for_their_time,
+        many_jobs_are_answered_in_order,
+    }
+    working {
+        claims_follow_priority_and_age_over_all_pipelines,
+        claims_keep_to_their_limits,
+        a_job_is_claimed_once,
+        intents_are_written_under_the_fence_alone,
+        beginning_twice_is_one_attempt,
+        each_settlement_leads_to_its_state,
+        a_stale_worker_closes_its_attempt_and_nothing_else,
+        a_closed_attempt_stays_as_it_was,
+        a_second_claim_brings_the_past,
+        the_first_assignment_stays,
+        hints_tell_of_ready_and_ended_jobs,
+    }
+    transitions { every_operation_takes_the_step_of_the_state_machine }
+    steering {
+        cancel_says_what_it_found,
+        held_time_does_not_count,
+        release_keeps_to_pipeline_and_limit,
+        promotion_moves_what_is_due,
+        expiry_judges_each_pipeline_by_its_own_moment,
+        expiry_takes_the_fence,
+    }
+    recovery {
+        a_restart_takes_its_jobs_back,
+        a_job_that_was_only_claimed_counts_no_crash,
+        two_crashes_make_a_suspect_and_the_next_ends_it,
+        suspects_run_one_at_a_time,
+        a_seen_end_ends_the_row_of_crashes,
+        a_clean_stop_leaves_nothing_to_count,
+        silent_nodes_lose_their_jobs,
+        the_asking_node_is_never_silent,
+        a_cancelled_call_is_listed_after_a_crash,
+    }
+    retention {
+        prompts_go_first_then_jobs_then_the_ledger,
+        live_jobs_are_never_touched,
+        a_job_stays_while_a_call_is_open,
+        a_pruned_key_is_free_again,
+        pruning_keeps_to_its_limit,
+    }
+    reading {
+        unknown_things_are_none,
+        lists_filter_and_page,
+        long_filters_hand_out_cursors,
+        counts_follow_every_step,
+        the_oldest_ready_job_is_known,
+        spending_is_exact,
+        documents_and_audit_are_one_change,
+    }
+}

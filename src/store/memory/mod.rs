@@ -1,0 +1,192 @@
+//! A store in memory: for tests and simulation. The same promises as the others but durability.
+//!
+//! Invariant: one lock, held for the length of one method and never across a wait.
+
+mod reading;
+mod recovery;
+mod retention;
+mod steering;
+mod table;
+mod working;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::{broadcast, watch};
+
+use self::table::Table;
+use super::{
+    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, Intent, JobPage, JobQuery, JobRecord,
+    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, Submitted, hints::Hints,
+};
+use crate::{
+    clock::{SharedClock, Timestamp},
+    ids::{JobId, NodeId},
+    job::State,
+    money::Usd,
+    names::PipelineName,
+};
+
+/// A store that ends with its process.
+pub struct MemoryStore {
+    clock: SharedClock,
+    node: NodeId,
+    hints: Hints,
+    table: Mutex<Table>,
+}
+
+impl MemoryStore {
+    /// An empty store that lives by `clock`.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, node: NodeId::generate(), hints: Hints::new(), table: Mutex::new(Table::default()) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic under the lock is a defect of ours; the next caller still finds whole rows.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does one thing to the table, then gives the hints that it asked for.
+    fn with<T>(&self, act: impl FnOnce(&mut Table, Timestamp) -> Result<T>) -> Result<T> {
+        let now = self.clock.now();
+        let (answer, ready, ended) = {
+            let mut table = self.table();
+            let answer = act(&mut table, now);
+            (answer, std::mem::take(&mut table.became_ready), std::mem::take(&mut table.ended))
+        };
+        if ready {
+            self.hints.ready();
+        }
+        for job in ended {
+            self.hints.ended(job);
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(self.clock.now())
+    }
+
+    fn local_node(&self) -> NodeId {
+        self.node
+    }
+
+    fn wakeups(&self) -> watch::Receiver<u64> {
+        self.hints.wakeups()
+    }
+
+    fn endings(&self) -> broadcast::Receiver<JobId> {
+        self.hints.endings()
+    }
+
+    async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        self.with(|table, now| Ok(jobs.into_iter().map(|job| table.submit(job, now)).collect()))
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>> {
+        self.with(|table, now| table.claim(&request, now))
+    }
+
+    async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<bool>> {
+        self.with(|table, _| Ok(intents.into_iter().map(|intent| table.begin(intent)).collect()))
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
+        self.with(|table, now| settlements.into_iter().map(|settlement| table.settle(settlement, now)).collect())
+    }
+
+    async fn cancel(&self, jobs: Vec<JobId>) -> Result<Vec<Cancelled>> {
+        self.with(|table, now| jobs.into_iter().map(|job| table.cancel(job, now)).collect())
+    }
+
+    async fn release(&self, pipeline: Option<PipelineName>, limit: u32) -> Result<u64> {
+        self.with(|table, now| table.release(pipeline.as_ref(), limit, now))
+    }
+
+    async fn promote(&self, now: Timestamp, limit: u32) -> Result<Promoted> {
+        self.with(|table, _| table.promote(now, limit))
+    }
+
+    async fn expire(&self, before: BTreeMap<PipelineName, Timestamp>, limit: u32) -> Result<Vec<JobId>> {
+        self.with(|table, now| table.expire(&before, limit, now))
+    }
+
+    async fn register(&self, node: NodeId) -> Result<Recovered> {
+        self.with(|table, now| table.register(node, now))
+    }
+
+    async fn heartbeat(&self, node: NodeId) -> Result<()> {
+        self.with(|table, now| {
+            table.nodes.insert(node, now);
+            Ok(())
+        })
+    }
+
+    async fn reclaim(&self, lease: Duration) -> Result<Recovered> {
+        self.with(|table, now| table.reclaim(lease, self.node, now))
+    }
+
+    async fn deregister(&self, node: NodeId) -> Result<()> {
+        self.with(|table, now| table.deregister(node, now))
+    }
+
+    async fn prune(&self, cut: PruneCut, limit: u32) -> Result<Pruned> {
+        self.with(|table, _| Ok(table.prune(&cut, limit)))
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobRecord>> {
+        Ok(self.table().record(id))
+    }
+
+    async fn job_by_key(&self, pipeline: &PipelineName, caller: &str, key: &str) -> Result<Option<JobId>> {
+        Ok(self.table().by_key(pipeline, caller, key))
+    }
+
+    async fn list(&self, query: JobQuery) -> Result<JobPage> {
+        Ok(self.table().list(&query))
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<(PipelineName, State), u64>> {
+        Ok(self.table().counts.clone())
+    }
+
+    async fn oldest_queued(&self) -> Result<BTreeMap<PipelineName, Timestamp>> {
+        Ok(self.table().oldest_queued())
+    }
+
+    async fn batch_counts(&self, batch: &str) -> Result<BTreeMap<State, u64>> {
+        Ok(self.table().batches.get(batch).cloned().unwrap_or_default())
+    }
+
+    async fn spending(&self, since: Timestamp) -> Result<BTreeMap<PipelineName, Usd>> {
+        Ok(self.table().spending(since))
+    }
+
+    async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {
+        let mut table = self.table();
+        for DocumentChange { kind, key, value } in changes {
+            let documents = table.documents.entry(kind).or_default();
+            match value {
+                Some(value) => documents.insert(key, value),
+                None => documents.remove(&key),
+            };
+        }
+        table.audit.extend(audit);
+        Ok(())
+    }
+
+    async fn documents(&self, kind: DocumentKind) -> Result<BTreeMap<String, serde_json::Value>> {
+        Ok(self.table().documents.get(&kind).cloned().unwrap_or_default())
+    }
+
+    async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>> {
+        Ok(self.table().audit_since(since, limit))
+    }
+}

@@ -1,0 +1,186 @@
+//! Submit, claim, begin, settle.
+
+use super::table::{Call, Job, Table};
+use crate::{
+    clock::Timestamp,
+    ids::JobId,
+    job::{Attempt, Outcome, State, state::Event},
+    names::PipelineName,
+    store::{AttemptEnd, ClaimRequest, Claimed, Fence, Intent, NewJob, Next, Result, Settled, Settlement, Submitted},
+};
+
+impl Table {
+    pub fn submit(&mut self, job: NewJob, now: Timestamp) -> Submitted {
+        if let Some(key) = &job.idempotency_key
+            && let Some(known) = self.by_key(&job.pipeline, &job.caller, key).and_then(|id| self.get(id))
+        {
+            return if known.new.digest == job.digest {
+                Submitted::Existing(known.new.id, known.state)
+            } else {
+                Submitted::Conflict(known.new.id)
+            };
+        }
+        if let Some(known) = self.get(job.id) {
+            return Submitted::Existing(job.id, known.state);
+        }
+        let state = if job.not_before.is_some_and(|at| at > now) { State::Waiting } else { State::Queued };
+        self.add(Job::new(job, state));
+        Submitted::New(state)
+    }
+
+    pub fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Result<Vec<Claimed>> {
+        self.nodes.entry(request.node).or_insert(now);
+        if request.suspects {
+            return self.claim_suspect(request, now);
+        }
+        let mut left: Vec<(PipelineName, u32)> = request.pipelines.clone();
+        let mut claimed = Vec::new();
+        while claimed.len() < request.max as usize {
+            let head = left
+                .iter_mut()
+                .filter(|(_, limit)| *limit > 0)
+                .filter_map(|(pipeline, limit)| Some((*self.ready.get(pipeline)?.first()?, limit)))
+                .min_by_key(|(place, _)| *place);
+            let Some(((_, id), limit)) = head else { break };
+            *limit -= 1;
+            claimed.extend(self.take(id, request, now).transpose()?);
+        }
+        Ok(claimed)
+    }
+
+    fn claim_suspect(&mut self, request: &ClaimRequest, now: Timestamp) -> Result<Vec<Claimed>> {
+        let mine = self.busy.get(&request.node);
+        let in_flight = |id: &JobId| self.get(*id).is_some_and(|job| job.suspect && job.state == State::Running);
+        if request.max == 0 || mine.is_some_and(|jobs| jobs.iter().any(in_flight)) {
+            return Ok(Vec::new());
+        }
+        let queued = |(_, id): &&(i64, JobId)| self.get(*id).is_some_and(|job| job.state == State::Queued);
+        let head = request
+            .pipelines
+            .iter()
+            .filter(|(_, limit)| *limit > 0)
+            .filter_map(|(pipeline, _)| self.suspects.get(pipeline)?.iter().find(queued))
+            .min()
+            .copied();
+        let claimed = head.and_then(|(_, id)| self.take(id, request, now));
+        Ok(claimed.transpose()?.into_iter().collect())
+    }
+
+    fn take(&mut self, id: JobId, request: &ClaimRequest, now: Timestamp) -> Option<Result<Claimed>> {
+        self.change(id, |job| {
+            job.step(Event::Claim, now)?;
+            job.fence += 1;
+            job.node = Some(request.node);
+            Ok(Claimed {
+                id,
+                pipeline: job.new.pipeline.clone(),
+                fence: Fence(job.fence),
+                priority: job.new.priority,
+                created_at: job.new.created_at,
+                expiry_key: job.new.expiry_key,
+                metadata: job.new.metadata.clone(),
+                body: job.body.clone().unwrap_or_default(),
+                assignment: job.assignment.clone(),
+                attempts: job.attempts.iter().map(|call| Attempt { decision: None, ..call.attempt.clone() }).collect(),
+                suspect: job.suspect,
+            })
+        })
+    }
+
+    pub fn begin(&mut self, intent: Intent) -> bool {
+        let held = |job: &Job| job.state == State::Running && job.fence == intent.fence.0;
+        if !self.get(intent.job).is_some_and(held) {
+            return false;
+        }
+        self.change(intent.job, |job| {
+            if job.assignment.is_none() {
+                job.assignment.clone_from(&intent.assignment);
+            }
+            if job.attempts.iter().any(|call| call.attempt.id == intent.attempt) {
+                return;
+            }
+            job.attempts.push(Call {
+                generation: intent.generation,
+                fidelity: intent.fidelity,
+                attempt: Attempt {
+                    id: intent.attempt,
+                    n: intent.n,
+                    target: intent.target,
+                    provider: intent.provider,
+                    model: intent.model,
+                    outcome: Outcome::Open,
+                    fault: None,
+                    message: None,
+                    started_at: intent.started_at,
+                    ended_at: None,
+                    usage: None,
+                    cost_usd: None,
+                    possibly_billed: false,
+                    decision: serde_json::from_str(&intent.decision).ok(),
+                },
+            });
+        });
+        true
+    }
+
+    pub fn settle(&mut self, settlement: Settlement, now: Timestamp) -> Result<Settled> {
+        let Settlement { job: id, fence, ended, next } = settlement;
+        if let Some(end) = &ended {
+            self.close(id, end);
+        }
+        let settled = self.change(id, |job| {
+            if job.state != State::Running || job.fence != fence.0 {
+                if job.state.is_terminal() && !job.calling() {
+                    job.node = None;
+                }
+                return Ok(Settled::Stale);
+            }
+            if ended.is_some() {
+                job.crashes = 0;
+                job.suspect = false;
+            }
+            match next {
+                Next::Keep => {}
+                Next::Queue => job.step(Event::Requeue, now)?,
+                Next::Wait(until) => {
+                    job.step(Event::Wait, now)?;
+                    job.until = Some(until);
+                }
+                Next::Hold(reason) => {
+                    job.step(Event::Hold, now)?;
+                    job.hold = Some((reason, now));
+                }
+                Next::Succeed(result) => {
+                    job.step(Event::Succeed, now)?;
+                    job.result = Some(result);
+                }
+                Next::Fail(error) => {
+                    job.step(Event::Fail, now)?;
+                    job.error = Some(error);
+                }
+                Next::Expire => job.step(Event::Expire, now)?,
+            }
+            Ok(Settled::Applied)
+        });
+        settled.unwrap_or(Ok(Settled::Stale))
+    }
+
+    /// Closes an attempt once; later ends of the same attempt change nothing.
+    pub fn close(&mut self, id: JobId, end: &AttemptEnd) {
+        let closed = self.change(id, |job| {
+            let open = |call: &&mut Call| call.attempt.id == end.attempt && call.attempt.ended_at.is_none();
+            let attempt = &mut job.attempts.iter_mut().find(open)?.attempt;
+            attempt.outcome = end.outcome;
+            attempt.fault = end.fault;
+            attempt.message.clone_from(&end.message);
+            attempt.ended_at = Some(end.ended_at);
+            attempt.usage = end.usage;
+            attempt.cost_usd = end.cost;
+            attempt.possibly_billed = end.possibly_billed;
+            Some(job.new.pipeline.clone())
+        });
+        if let Some(pipeline) = closed.flatten() {
+            self.ledger.insert((end.ended_at, end.attempt), (id, pipeline, end.cost.unwrap_or_default()));
+        }
+    }
+}
