@@ -3,6 +3,8 @@
 //! Invariant: a snapshot is immutable and complete; an attempt works on one from start to end. Each file stands alone:
 //! a broken one keeps its last good version. Reading the disk is somebody else's work: bytes come in as arguments.
 
+mod sources;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
@@ -14,6 +16,8 @@ use crate::{
     routing::FlagLevels,
     spec::{Pipeline, Providers},
 };
+
+pub use sources::SourceFile;
 
 /// Everything that dispatch looks at.
 #[derive(Debug, Clone)]
@@ -69,4 +73,7 @@ pub struct Sources {
     pub flags: Option<Vec<u8>>,
     /// `config/catalog.yaml`.
     pub catalog: Option<Vec<u8>>,
+    /// What is there but could not be read (no permission, too large, still being written), with why: such a file keeps
+    /// its last good version, and is never taken for a removed one.
+    pub unreadable: BTreeMap<SourceFile, Diagnostic>,
 }
