@@ -4,10 +4,22 @@
 //! target's fidelity says. No sockets and no SDK clients in here.
 
 pub mod converse;
+pub mod faults;
+mod fidelity;
+pub mod openai;
+mod parameters;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
+use serde_json::Value;
 
-use crate::{catalog::Model, job::FidelityNote, spec::Target};
+use crate::{
+    catalog::Model,
+    job::FidelityNote,
+    spec::{Api, Target},
+};
+use fidelity::Ledger;
 
 /// A request ready to be sent to one target.
 #[derive(Debug, Clone)]
@@ -39,10 +51,48 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    fn of(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), message: message.into() }
+    }
+}
+
+/// A chat completion in OpenAI's form, read or made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// The JSON text.
+    pub json: String,
+    /// What it consumed; `None` when the provider did not say.
+    pub usage: Option<crate::usage::Usage>,
+    /// Content blocks of kinds that this release cannot read; they are missing from the text.
+    pub unread_blocks: usize,
+}
+
 /// Translates a job's body for a target: the target's defaults, overrides, caps and system text applied.
 ///
 /// # Errors
 /// [`Refusal`] when the target cannot carry the request within its fidelity.
-pub fn prepare(_target: &Target, _model: Option<&Model>, _body: &serde_json::Value) -> Result<Prepared, Refusal> {
-    Err(Refusal { param: None, message: "translation is being written".to_owned() })
+pub fn prepare(target: &Target, model: Option<&Model>, body: &Value) -> Result<Prepared, Refusal> {
+    let effective = parameters::effective(target, body)?;
+    let mut ledger = Ledger::new(target);
+    if effective.streams {
+        // How a queued job is called is the daemon's affair; the answer is the same, so no fidelity forbids it.
+        ledger.note_always(
+            "stream",
+            crate::job::FidelityAction::Emulated,
+            "queued jobs are called without streaming; the whole answer is kept",
+        );
+    }
+    let (payload, max_output_tokens) = match target.api {
+        Api::OpenAi => {
+            let body = openai::request::body(target, model, &effective)?;
+            (Payload::OpenAi(body), effective.output_limit.as_ref().map(|limit| limit.tokens))
+        }
+        Api::Bedrock => {
+            let request = converse::translate(target, model, &effective, &mut ledger)?;
+            let limit = request.inference_config.max_tokens;
+            (Payload::Converse(Box::new(request)), Some(limit))
+        }
+    };
+    Ok(Prepared { payload, fidelity: ledger.into_notes(), max_output_tokens })
 }

@@ -1,0 +1,496 @@
+//! What a request becomes, target by target.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    catalog::Lifecycle,
+    job::FidelityAction,
+    names::{ProviderName, TargetName},
+    spec::{Fidelity, Residency, SystemMode, SystemPrompt},
+};
+
+const CLAUDE: &str = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
+
+fn target(api: Api, model: &str) -> Target {
+    Target {
+        name: TargetName::new("there").unwrap(),
+        provider: ProviderName::new("somebody").unwrap(),
+        api,
+        model: model.to_owned(),
+        region: None,
+        residency: Residency::Unknown,
+        timeout: Duration::from_mins(1),
+        defaults: serde_json::Map::new(),
+        overrides: serde_json::Map::new(),
+        cap: serde_json::Map::new(),
+        system: None,
+        fidelity: Fidelity::Warn,
+    }
+}
+
+fn model(id: &str, refuses: &[&str], together: &[(&str, &str)]) -> Model {
+    Model {
+        id: id.to_owned(),
+        api: Api::Bedrock,
+        context_window: Some(200_000),
+        max_output_tokens: Some(64_000),
+        default_max_tokens: 8_192,
+        prices: None,
+        global_prices: None,
+        burndown: 5,
+        refuses: refuses.iter().map(|name| (*name).to_owned()).collect(),
+        refuses_together: together.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+        lifecycle: Lifecycle::Active,
+        substitutes: Vec::new(),
+    }
+}
+
+fn parameters(value: Value) -> serde_json::Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+/// What is sent, as JSON.
+fn sent(prepared: &Prepared) -> Value {
+    match &prepared.payload {
+        Payload::OpenAi(body) => serde_json::from_slice(body).unwrap(),
+        Payload::Converse(request) => serde_json::to_value(request).unwrap(),
+    }
+}
+
+fn user(text: &str) -> Value {
+    json!([{ "role": "user", "content": text }])
+}
+
+#[test]
+fn requests_are_carried_to_converse() {
+    let cases = [
+        ("plain", json!({ "model": "gpt-4o-mini", "messages": user("Hi"), "max_tokens": 100 })),
+        (
+            "whole_conversation",
+            json!({
+                "messages": [
+                    { "role": "system", "content": "Be brief." },
+                    { "role": "developer", "content": [{ "type": "text", "text": "Be kind." }] },
+                    { "role": "user", "content": "One" },
+                    { "role": "user", "content": [{ "type": "text", "text": "Two" }, { "type": "text", "text": "\n" },
+                                                  { "type": "text", "text": "Three" }] },
+                    { "role": "assistant", "content": "Yes?", "refusal": null, "tool_calls": [], "annotations": [] },
+                    { "role": "assistant", "content": null },
+                    { "role": "user", "content": "Go on", "name": "ann" },
+                ],
+                "max_completion_tokens": 256, "temperature": 0.7, "stop": ["END", ""], "seed": 7, "user": "u-1",
+                "metadata": { "order": "17", "odd": "ü" }, "n": 1, "logprobs": false, "response_format": { "type": "text" },
+                "presence_penalty": 0, "frequency_penalty": 0.5, "store": false, "service_tier": "auto", "top_k": 40,
+            }),
+        ),
+        ("range_of_temperature", json!({ "messages": user("Hi"), "max_tokens": 10, "temperature": 1.7, "top_p": 0.9 })),
+        (
+            "system_inside",
+            json!({ "max_tokens": 10, "messages": [
+                { "role": "user", "content": "Hi" }, { "role": "assistant", "content": "Hello" },
+                { "role": "system", "content": "Speak French now." }, { "role": "user", "content": "Again" },
+            ] }),
+        ),
+        (
+            "assistant_first_and_last",
+            json!({ "max_tokens": 10, "messages": [
+                { "role": "assistant", "content": "Hello" }, { "role": "user", "content": "Say a" },
+                { "role": "assistant", "content": [{ "type": "refusal", "refusal": "No" }, { "type": "text", "text": "a, b, " }] },
+            ] }),
+        ),
+        (
+            "no_bound_and_blank_stop",
+            json!({ "messages": user("Hi"), "stop": "\n", "stream": true, "stream_options": {} }),
+        ),
+    ];
+    for (name, body) in cases {
+        let prepared = prepare(&target(Api::Bedrock, CLAUDE), None, &body).unwrap();
+        let max_output_tokens = prepared.max_output_tokens;
+        insta::assert_json_snapshot!(
+            name,
+            json!({ "sent": sent(&prepared), "reserves": max_output_tokens, "fidelity": prepared.fidelity })
+        );
+    }
+}
+
+#[test]
+fn models_with_habits_get_what_they_take() {
+    let body = json!({
+        "messages": [{ "role": "user", "content": "Hi" }, { "role": "assistant", "content": "Well " }],
+        "max_tokens": 5, "temperature": 0.2, "top_p": 0.5, "stop": ["END"], "top_k": 3,
+    });
+    let cases = [
+        (
+            "claude_one_of_two",
+            CLAUDE,
+            Some(model("anthropic.claude-haiku-4-5-20251001-v1:0", &[], &[("top_p", "temperature")])),
+        ),
+        (
+            "claude_without_sampling",
+            "us.anthropic.claude-opus-5-5",
+            Some(model("anthropic.claude-opus-5-5", &["temperature", "top_p", "top_k", "assistant_prefill"], &[])),
+        ),
+        ("nova", "us.amazon.nova-lite-v1:0", None),
+        (
+            "openai_on_bedrock",
+            "us.openai.gpt-6-astra",
+            Some(model("openai.gpt-6-astra", &["temperature", "top_p", "stop"], &[])),
+        ),
+        ("llama", "us.meta.llama3-3-70b-instruct-v1:0", None),
+    ];
+    for (name, id, model) in cases {
+        let prepared = prepare(&target(Api::Bedrock, id), model.as_ref(), &body).unwrap();
+        let Payload::Converse(request) = &prepared.payload else { panic!("not Converse") };
+        insta::assert_json_snapshot!(
+            name,
+            json!({ "sent": sent(&prepared), "local_stop": request.local_stop, "fidelity": prepared.fidelity })
+        );
+    }
+}
+
+#[test]
+fn requests_to_openai_pass_as_they_are() {
+    let body = json!({
+        "model": "whatever", "temperature": 1.9, "messages": user("Hi"), "max_tokens": 100, "stream": true,
+        "stream_options": { "include_usage": true }, "tools": [{ "type": "function", "function": { "name": "f" } }],
+        "new_parameter": { "deep": [1, 2.5, null] }, "seed": null,
+    });
+    let mut openai = target(Api::OpenAi, "gpt-4o-mini");
+    let prepared = prepare(&openai, None, &body).unwrap();
+    assert_eq!(
+        sent(&prepared),
+        json!({
+            "model": "gpt-4o-mini", "messages": user("Hi"), "temperature": 1.9, "max_tokens": 100,
+            "tools": [{ "type": "function", "function": { "name": "f" } }],
+            "new_parameter": { "deep": [1, 2.5, null] }, "seed": null,
+        })
+    );
+    assert_eq!(prepared.max_output_tokens, Some(100));
+    assert_eq!(prepared.fidelity.len(), 1, "only the stream is noted: {:?}", prepared.fidelity);
+
+    openai.fidelity = Fidelity::Strict;
+    assert!(prepare(&openai, None, &body).is_ok(), "no fidelity forbids how a job is called");
+
+    // The name of the bound is the model's affair.
+    let plain = json!({ "messages": user("Hi"), "max_tokens": 100 });
+    for (id, model, name) in [
+        ("gpt-4o-mini", None, "max_tokens"),
+        ("gpt-5.4-mini", None, "max_completion_tokens"),
+        ("o3", None, "max_completion_tokens"),
+        ("mystery", Some(model("mystery", &["max_tokens"], &[])), "max_completion_tokens"),
+        ("gpt-5-old", Some(model("gpt-5-old", &["max_completion_tokens"], &[])), "max_tokens"),
+    ] {
+        let prepared = prepare(&target(Api::OpenAi, id), model.as_ref(), &plain).unwrap();
+        assert_eq!(sent(&prepared), json!({ "model": id, "messages": user("Hi"), name: 100 }), "{id}");
+    }
+}
+
+#[test]
+fn defaults_yield_and_overrides_win_and_caps_bound_both() {
+    let mut there = target(Api::OpenAi, "m");
+    there.defaults = parameters(json!({ "max_gen_len": 1_000, "temperature": 0.3, "top_p": 0.8 }));
+    there.overrides = parameters(json!({ "temperature": 1.5, "seed": 1 }));
+    there.cap = parameters(json!({ "max_tokens": 500, "temperature": 1, "presence_penalty": 0 }));
+    for (said, expected) in [
+        (json!({}), json!({ "max_tokens": 500, "temperature": 1, "top_p": 0.8, "seed": 1 })),
+        (
+            json!({ "max_completion_tokens": 50, "temperature": 0, "top_p": null }),
+            json!({ "max_completion_tokens": 50, "temperature": 1, "top_p": 0.8, "seed": 1 }),
+        ),
+        (
+            json!({ "max_tokens": 9_999.0, "top_p": 0.1, "seed": 3, "presence_penalty": 2 }),
+            json!({ "max_tokens": 500, "temperature": 1, "top_p": 0.1, "seed": 1, "presence_penalty": 0 }),
+        ),
+        (json!({ "max_tokens": null }), json!({ "max_tokens": 500, "temperature": 1, "top_p": 0.8, "seed": 1 })),
+    ] {
+        let mut body = parameters(said);
+        body.insert("messages".to_owned(), user("Hi"));
+        let mut got = sent(&prepare(&there, None, &Value::Object(body)).unwrap());
+        got.as_object_mut().unwrap().retain(|name, _| name != "model" && name != "messages");
+        assert_eq!(got, expected);
+    }
+
+    there.overrides = parameters(json!({ "max_tokens": null }));
+    there.cap = serde_json::Map::new();
+    let prepared = prepare(&there, None, &json!({ "messages": user("Hi"), "max_tokens": 7 })).unwrap();
+    assert_eq!(prepared.max_output_tokens, None, "an override may clear the bound");
+
+    there.cap = parameters(json!({ "max_tokens": 100 }));
+    there.overrides = serde_json::Map::new();
+    let prepared = prepare(&there, None, &json!({ "messages": user("Hi") })).unwrap();
+    assert_eq!(prepared.max_output_tokens, Some(100), "no bound is above any cap");
+}
+
+#[test]
+fn system_text_meets_the_jobs_own() {
+    let own = json!([{ "role": "system", "content": "Job's." }, { "role": "user", "content": "Hi" }]);
+    let developer = json!([{ "role": "developer", "content": "Job's." }, { "role": "user", "content": "Hi" }]);
+    let blank = json!([{ "role": "system", "content": " " }, { "role": "user", "content": "Hi" }]);
+    for (mode, messages, first_role, systems) in [
+        (SystemMode::Prepend, &own, "system", vec!["Ours.", "Job's."]),
+        (SystemMode::Prepend, &developer, "developer", vec!["Ours.", "Job's."]),
+        (SystemMode::Prepend, &user("Hi"), "system", vec!["Ours."]),
+        (SystemMode::Replace, &own, "system", vec!["Ours."]),
+        (SystemMode::Replace, &developer, "system", vec!["Ours."]),
+        (SystemMode::Fallback, &own, "system", vec!["Job's."]),
+        (SystemMode::Fallback, &user("Hi"), "system", vec!["Ours."]),
+        (SystemMode::Fallback, &blank, "system", vec!["Ours."]),
+    ] {
+        let body = json!({ "messages": messages, "max_tokens": 1 });
+        let mut there = target(Api::Bedrock, CLAUDE);
+        there.system = Some(SystemPrompt { text: "Ours.".to_owned(), mode });
+        let converse = sent(&prepare(&there, None, &body).unwrap());
+        let texts: Vec<&str> =
+            converse["system"].as_array().unwrap().iter().map(|block| block["text"].as_str().unwrap()).collect();
+        assert_eq!(texts, systems, "{mode} {messages}");
+
+        there.api = Api::OpenAi;
+        let openai = sent(&prepare(&there, None, &body).unwrap());
+        assert_eq!(openai["messages"][0]["role"], first_role, "{mode} {messages}");
+        let texts: Vec<&str> = openai["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|message| message["role"] != "user")
+            .map(|message| message["content"].as_str().unwrap().trim())
+            .filter(|text| !text.is_empty())
+            .collect();
+        assert_eq!(texts, systems, "{mode} {messages}");
+    }
+}
+
+/// Bodies that Converse cannot carry, the parameter named, and whether a loose target takes them.
+fn uncarried() -> Vec<(Value, &'static str, bool)> {
+    let with = |name: &str, value: Value| {
+        let mut body = parameters(json!({ "messages": user("Hi"), "max_tokens": 10 }));
+        body.insert(name.to_owned(), value);
+        Value::Object(body)
+    };
+    let message =
+        |message: Value| json!({ "messages": [{ "role": "user", "content": "Hi" }, message], "max_tokens": 10 });
+    vec![
+        (with("tools", json!([{ "type": "function" }])), "tools", true),
+        (with("functions", json!([{ "name": "f" }])), "functions", true),
+        (with("tool_choice", json!("required")), "tool_choice", true),
+        (with("response_format", json!({ "type": "json_object" })), "response_format", true),
+        (with("n", json!(2)), "n", true),
+        (with("logprobs", json!(true)), "logprobs", true),
+        (with("top_logprobs", json!(3)), "top_logprobs", true),
+        (with("modalities", json!(["text", "audio"])), "modalities", true),
+        (with("audio", json!({ "voice": "alloy" })), "audio", true),
+        (with("reasoning_effort", json!("high")), "reasoning_effort", true),
+        (with("verbosity", json!("low")), "verbosity", true),
+        (with("web_search_options", json!({})), "web_search_options", true),
+        (with("invented_yesterday", json!(1)), "invented_yesterday", true),
+        (message(json!({ "role": "user", "content": "Hi", "invented": 1 })), "messages[1].invented", true),
+        (message(json!({ "role": "tool", "content": "x", "tool_call_id": "1" })), "messages[1].role", false),
+        (message(json!({ "role": "function", "content": "x", "name": "f" })), "messages[1].role", false),
+        (message(json!({ "role": "critic", "content": "x" })), "messages[1].role", false),
+        (message(json!({ "content": "x" })), "messages[1].role", false),
+        (message(json!("x")), "messages[1]", false),
+        (
+            message(json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "1" }] })),
+            "messages[1].tool_calls",
+            false,
+        ),
+        (message(json!({ "role": "assistant", "audio": { "id": "a" } })), "messages[1].audio", false),
+        (
+            message(json!({ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "data:" } }] })),
+            "messages[1].content[0]",
+            false,
+        ),
+        (message(json!({ "role": "user", "content": [{ "type": "input_audio" }] })), "messages[1].content[0]", false),
+        (message(json!({ "role": "user", "content": [{ "type": "file" }] })), "messages[1].content[0]", false),
+        (message(json!({ "role": "user", "content": [{ "type": "text" }] })), "messages[1].content[0].text", false),
+        (message(json!({ "role": "user", "content": ["x"] })), "messages[1].content[0].type", false),
+        (message(json!({ "role": "user", "content": 7 })), "messages[1].content", false),
+        (message(json!({ "role": "user", "content": " \n" })), "messages[1].content", false),
+        (json!({ "messages": [{ "role": "system", "content": "x" }], "max_tokens": 1 }), "messages", false),
+        (json!({ "messages": [], "max_tokens": 1 }), "messages", false),
+        (json!({ "max_tokens": 1 }), "messages", false),
+        (with("max_tokens", json!(0)), "max_tokens", false),
+        (with("max_tokens", json!("many")), "max_tokens", false),
+        (with("max_completion_tokens", json!(11)), "max_completion_tokens", false),
+        (with("temperature", json!(2.1)), "temperature", false),
+        (with("temperature", json!("hot")), "temperature", false),
+        (with("top_p", json!(-0.1)), "top_p", false),
+        (with("stop", json!([1])), "stop", false),
+        (with("stop", json!({})), "stop", false),
+        (with("top_k", json!(0.5)), "top_k", false),
+        (with("metadata", json!([])), "metadata", false),
+    ]
+}
+
+#[test]
+fn what_converse_cannot_carry_is_refused_by_name() {
+    for (body, param, loose) in uncarried() {
+        let mut there = target(Api::Bedrock, CLAUDE);
+        for fidelity in [Fidelity::Strict, Fidelity::Warn, Fidelity::Loose] {
+            there.fidelity = fidelity;
+            match prepare(&there, None, &body) {
+                Err(refusal) => {
+                    assert!(!(loose && fidelity == Fidelity::Loose), "{fidelity} {body}: {refusal}");
+                    assert_eq!(refusal.param.as_deref(), Some(param), "{fidelity} {body}");
+                    assert!(refusal.message.contains(param), "{refusal}");
+                }
+                Ok(prepared) => {
+                    assert!(loose && fidelity == Fidelity::Loose, "{fidelity} {body}");
+                    let note = prepared.fidelity.iter().find(|note| note.parameter == param).unwrap();
+                    assert_eq!(note.action, FidelityAction::Dropped);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn strict_targets_refuse_whatever_is_inexact() {
+    let mut there = target(Api::Bedrock, CLAUDE);
+    there.fidelity = Fidelity::Strict;
+    let exact = json!({ "messages": user("Hi"), "max_tokens": 10, "temperature": 0.5, "stop": "END", "n": 1, "seed": null,
+                        "metadata": { "order": "1" }, "response_format": { "type": "text" } });
+    assert_eq!(prepare(&there, None, &exact).unwrap().fidelity, []);
+    for (name, value) in [
+        ("seed", json!(1)),
+        ("temperature", json!(1.5)),
+        ("user", json!("u")),
+        ("metadata", json!({ "order": "ü" })),
+        ("stop", json!("\n")),
+        ("logit_bias", json!({ "50256": -100 })),
+        ("service_tier", json!("flex")),
+    ] {
+        let mut body = exact.clone();
+        body[name] = value;
+        let refusal = prepare(&there, None, &body).unwrap_err();
+        assert!(refusal.param.unwrap().starts_with(name), "{name}: {}", refusal.message);
+        assert!(refusal.message.contains("strict"), "{}", refusal.message);
+    }
+}
+
+#[test]
+fn bounds_fit_the_model() {
+    let ask = |id: &str, model: Option<&Model>, tokens: Option<u64>| {
+        let mut body = json!({ "messages": user("Hi") });
+        if let Some(tokens) = tokens {
+            body["max_tokens"] = tokens.into();
+        }
+        let prepared = prepare(&target(Api::Bedrock, id), model, &body).unwrap();
+        (prepared.max_output_tokens.unwrap(), prepared.fidelity.len())
+    };
+    let known = model("anthropic.claude-haiku-4-5-20251001-v1:0", &[], &[]);
+    assert_eq!(ask(CLAUDE, None, None), (4_096, 1));
+    assert_eq!(ask(CLAUDE, Some(&known), None), (8_192, 1));
+    assert_eq!(ask(CLAUDE, Some(&known), Some(64_000)), (64_000, 0));
+    assert_eq!(ask(CLAUDE, Some(&known), Some(64_001)), (64_000, 1));
+    assert_eq!(ask("openai.gpt-oss-120b-1:0", None, Some(5)), (16, 1));
+    assert_eq!(ask(CLAUDE, None, Some(u64::MAX)), (2_147_483_647, 1));
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((key(), inner), 0..6).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::sample::select(vec![
+            "role", "content", "type", "text", "refusal", "name", "tool_calls", "max_tokens", "temperature", "stop",
+            "metadata", "messages", "top_p", "top_k", "user",
+        ]).prop_map(str::to_owned),
+        1 => ".{0,6}".prop_map(String::from),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Value> {
+    let role = prop::sample::select(vec!["system", "developer", "user", "assistant", "tool", "x"]);
+    prop_oneof![
+        (role, json_value()).prop_map(|(role, content)| json!({ "role": role, "content": content })),
+        json_value(),
+    ]
+}
+
+fn text_message() -> impl Strategy<Value = Value> {
+    let role = prop::sample::select(vec!["user", "assistant"]);
+    let text = "[a-z ]{0,4}[a-z]\n?";
+    prop_oneof![
+        (role.clone(), text).prop_map(|(role, text)| json!({ "role": role, "content": text })),
+        (role, prop::collection::vec(text, 1..4)).prop_map(|(role, texts)| {
+            let parts: Vec<Value> = texts.into_iter().map(|text| json!({ "type": "text", "text": text })).collect();
+            json!({ "role": role, "content": parts })
+        }),
+    ]
+}
+
+/// The conversation's text by turns, blocks joined.
+fn turns(messages: &Value) -> Vec<(String, String)> {
+    let mut turns: Vec<(String, String)> = Vec::new();
+    for message in messages.as_array().unwrap() {
+        let role = message["role"].as_str().unwrap().to_owned();
+        let text = match &message["content"] {
+            Value::String(text) => text.clone(),
+            parts => parts.as_array().unwrap().iter().map(|part| part["text"].as_str().unwrap()).collect(),
+        };
+        match turns.last_mut() {
+            Some((last, texts)) if *last == role => texts.push_str(&text),
+            _ => turns.push((role, text)),
+        }
+    }
+    turns
+}
+
+proptest! {
+    #[test]
+    fn no_body_makes_the_translator_panic(
+        body in json_value(),
+        messages in prop::collection::vec(message(), 0..5),
+        own in json_value(),
+    ) {
+        for api in [Api::Bedrock, Api::OpenAi] {
+            for fidelity in [Fidelity::Warn, Fidelity::Loose] {
+                let mut there = target(api, CLAUDE);
+                there.fidelity = fidelity;
+                if let Value::Object(own) = &own {
+                    (there.defaults, there.overrides, there.cap) = (own.clone(), own.clone(), own.clone());
+                }
+                let _ = prepare(&there, None, &body);
+                let mut body = body.as_object().cloned().unwrap_or_default();
+                body.insert("messages".to_owned(), messages.clone().into());
+                let _ = prepare(&there, None, &Value::Object(body));
+            }
+        }
+    }
+
+    #[test]
+    fn text_survives_whole_and_in_order(mut messages in prop::collection::vec(text_message(), 0..6)) {
+        messages.insert(0, json!({ "role": "user", "content": "first" }));
+        messages.push(json!({ "role": "user", "content": "last" }));
+        let messages = Value::from(messages);
+        let body = json!({ "messages": messages, "max_tokens": 10 });
+        let prepared = prepare(&target(Api::Bedrock, CLAUDE), None, &body).unwrap();
+        prop_assert_eq!(&prepared.fidelity, &vec![]);
+        let got = sent(&prepared);
+        prop_assert_eq!(turns(&got["messages"]), turns(&messages));
+        let roles: Vec<&Value> = got["messages"].as_array().unwrap().iter().map(|turn| &turn["role"]).collect();
+        prop_assert!(roles.windows(2).all(|pair| pair[0] != pair[1]), "roles alternate");
+        for block in got["messages"].as_array().unwrap().iter().flat_map(|turn| turn["content"].as_array().unwrap()) {
+            prop_assert!(!block["text"].as_str().unwrap().trim().is_empty());
+        }
+        let openai = sent(&prepare(&target(Api::OpenAi, "m"), None, &body).unwrap());
+        prop_assert_eq!(&openai["messages"], &messages);
+    }
+}
