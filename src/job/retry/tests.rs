@@ -249,7 +249,7 @@ proptest! {
         windows in prop::collection::vec(prop::option::of(1_u64..4), 1..4),
         spill_after in 0_u64..100,
         answers in prop::collection::vec(
-            (any_fault(), any::<bool>(), any::<bool>(), prop::option::of(0_u64..4_000), 0.0..1.0), 300,
+            (any_fault(), any::<bool>(), any::<bool>(), prop::option::of(0_u64..4_000), 0.0..1.0), 120,
         ),
     ) {
         let mut chain = ready(&["a", "b", "c"][..windows.len()]);
