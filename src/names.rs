@@ -123,10 +123,16 @@ impl ProviderName {
 
 /// The known name nearest to `given`, if one is near enough to be a likely slip of the pen.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let length = given.chars().count();
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(given, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
+        .filter_map(|candidate| {
+            let own = candidate.chars().count();
+            let most = 1 + own / 4;
+            // The lengths alone bound the distance from below: long texts cost nothing.
+            let distance = (length.abs_diff(own) <= most).then(|| strsim::damerau_levenshtein(given, candidate))?;
+            (distance <= most).then_some((distance, candidate))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

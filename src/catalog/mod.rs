@@ -77,6 +77,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// A catalogue of exactly these.
+    pub fn from_models(models: Vec<Model>) -> Self {
+        Self { models }
+    }
+
     /// What is known of `model` as a target names it: an id, an inference profile (`us.…`, `global.…`) or an ARN.
     pub fn find(&self, api: Api, model: &str) -> Option<&Model> {
         self.models.iter().find(|known| known.api == api && known.id == model)

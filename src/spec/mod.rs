@@ -5,14 +5,21 @@
 
 pub mod condition;
 pub mod flags;
+pub mod keys;
+pub mod model_definition;
+mod parameters;
 pub mod pipeline;
 pub mod providers;
+pub mod read;
+mod residency;
 pub mod target;
 
 pub use flags::{Flag, FlagSet};
+pub use model_definition::{ModelDefinition, ModelDefinitions};
 pub use pipeline::{
     Accept, Budget, Confinement, Destination, MissingKey, OnMissing, Pipeline, Retention, Retry, Rollout, RolloutIx,
     Rule, SpecTest,
 };
 pub use providers::{Api, ProviderFacts, Providers};
+pub use read::{Context, Read, read, salvage_flags, salvage_name};
 pub use target::{Fidelity, Parameters, Residency, SystemMode, SystemPrompt, Target, TargetIx};

@@ -205,7 +205,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 4, initial_delay: Duration::from_secs(1), max_delay: Duration::from_secs(60) }
+        Self { attempts: 4, initial_delay: Duration::from_secs(1), max_delay: Duration::from_mins(1) }
     }
 }
 
@@ -227,7 +227,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { prompts: Duration::from_secs(7 * 86_400), results: Duration::from_secs(30 * 86_400) }
+        Self { prompts: Duration::from_hours(7 * 24), results: Duration::from_hours(30 * 24) }
     }
 }
 
@@ -266,7 +266,7 @@ pub mod default {
     /// Calls in flight at once.
     pub const CONCURRENCY: u32 = 64;
     /// From submit to the end.
-    pub const DEADLINE: Duration = Duration::from_secs(24 * 3_600);
+    pub const DEADLINE: Duration = Duration::from_hours(24);
     /// From the start of a call to the end of its answer.
-    pub const TIMEOUT: Duration = Duration::from_secs(120);
+    pub const TIMEOUT: Duration = Duration::from_mins(2);
 }

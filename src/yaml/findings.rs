@@ -31,14 +31,21 @@ impl Findings {
 
     /// The file is refused: what is wrong at `at`, and what to write instead.
     pub fn error(&mut self, code: &str, at: Position, message: impl Into<String>, help: impl Into<String>) {
-        let diagnostic = Diagnostic::error(code, &self.file, message).at(at, &self.text).help(help);
-        self.push(diagnostic);
+        self.add(at, help, |file| Diagnostic::error(code, file, message));
     }
 
     /// The file is doubtful: what at `at`, and what to write instead.
     pub fn warning(&mut self, code: &str, at: Position, message: impl Into<String>, help: impl Into<String>) {
-        let diagnostic = Diagnostic::warning(code, &self.file, message).at(at, &self.text).help(help);
-        self.push(diagnostic);
+        self.add(at, help, |file| Diagnostic::warning(code, file, message));
+    }
+
+    fn add(&mut self, at: Position, help: impl Into<String>, new: impl FnOnce(&str) -> Diagnostic) {
+        if self.found.len() < MAX_FINDINGS {
+            let diagnostic = new(&self.file).at(at, &self.text).help(help);
+            self.push(diagnostic);
+        } else {
+            self.left_off += 1;
+        }
     }
 
     /// Adds a finding made elsewhere.

@@ -35,4 +35,4 @@ mod tests;
 pub use findings::Findings;
 pub use node::{Document, Entry, Key, Node, Number, Value};
 pub use parse::{MAX_BYTES, parse};
-pub use section::{Keys, Section};
+pub use section::{Keys, Section, in_backticks, shortened};

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use super::{
     findings::Findings,
     node::{Node, Value},
-    section::{cut, join},
+    section::{in_backticks, shortened},
 };
 use crate::{
     clock,
@@ -32,7 +32,7 @@ impl Node {
         match &self.value {
             Value::Text(text) => Some(text),
             Value::Number(number) => {
-                self.mismatch(what, "text", &format!("put it in quotes: \"{}\"", cut(&number.text)), findings);
+                self.mismatch(what, "text", &format!("put it in quotes: \"{}\"", shortened(&number.text)), findings);
                 None
             }
             Value::Bool(value) => {
@@ -97,7 +97,7 @@ impl Node {
         if inside.is_none() {
             let message = match value {
                 Some(value) => format!("`{what}` is {value}, outside {low} to {high}"),
-                None => format!("`{what}` is {}, not a whole number from {low} to {high}", cut(&number.text)),
+                None => format!("`{what}` is {}, not a whole number from {low} to {high}", shortened(&number.text)),
             };
             findings.error("out-of-range", self.position, message, help);
         }
@@ -114,8 +114,12 @@ impl Node {
         let value = Decimal::from_str_exact(number.text.strip_prefix('+').unwrap_or(&number.text)).ok();
         let inside = value.filter(|value| range.contains(value));
         if inside.is_none() {
-            let message =
-                format!("`{what}` is {}, not a number from {} to {}", cut(&number.text), range.start(), range.end());
+            let message = format!(
+                "`{what}` is {}, not a number from {} to {}",
+                shortened(&number.text),
+                range.start(),
+                range.end()
+            );
             findings.error("out-of-range", self.position, message, help);
         }
         inside
@@ -134,7 +138,7 @@ impl Node {
         };
         let share = BasisPoints::parse_percent(written);
         if share.is_none() {
-            let message = format!("`{what}` is {}, not a percentage", cut(written));
+            let message = format!("`{what}` is {}, not a percentage", shortened(written));
             findings.error("bad-percentage", self.position, message, help);
         }
         share
@@ -150,7 +154,7 @@ impl Node {
                     "bad-span",
                     self.position,
                     message,
-                    format!("write `{}s` for seconds", cut(&number.text)),
+                    format!("write `{}s` for seconds", shortened(&number.text)),
                 );
             } else {
                 self.mismatch(what, "a span of time", help, findings);
@@ -158,7 +162,7 @@ impl Node {
             return None;
         };
         let Ok(span) = clock::parse_span(text) else {
-            let message = format!("`{what}` is \"{}\", not a span of time up to ten years", cut(text));
+            let message = format!("`{what}` is \"{}\", not a span of time up to ten years", shortened(text));
             findings.error("bad-span", self.position, message, help);
             return None;
         };
@@ -176,7 +180,7 @@ impl Node {
         let text = self.text(what, findings)?;
         let name = text.parse().ok();
         if name.is_none() {
-            bad_name(what, text, self.position, findings);
+            bad_name(&format!("`{what}` cannot be"), text, self.position, findings);
         }
         name
     }
@@ -185,15 +189,17 @@ impl Node {
     pub fn choice<T: Copy>(&self, what: &str, choices: &[(&str, T)], findings: &mut Findings) -> Option<T> {
         let words = || choices.iter().map(|(word, _)| *word);
         let Value::Text(text) = &self.value else {
-            self.mismatch(what, "one of a few words", &format!("write one of {}", join(words())), findings);
+            self.mismatch(what, "one of a few words", &format!("write one of {}", in_backticks(words())), findings);
             return None;
         };
         if let Some((_, value)) = choices.iter().find(|(word, _)| word == text) {
             return Some(*value);
         }
-        let help = nearest(text, words())
-            .map_or_else(|| format!("write one of {}", join(words())), |near| format!("did you mean `{near}`?"));
-        let message = format!("`{what}` cannot be \"{}\"", cut(text));
+        let help = nearest(text, words()).map_or_else(
+            || format!("write one of {}", in_backticks(words())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let message = format!("`{what}` cannot be \"{}\"", shortened(text));
         findings.error("unknown-value", self.position, message, help);
         None
     }
@@ -233,7 +239,7 @@ impl Node {
             Value::Text(text) => Json::String(text.clone()),
             Value::Number(number) => {
                 if number.json.is_none() {
-                    let message = format!("`{what}` holds {}, which JSON cannot carry", cut(&number.text));
+                    let message = format!("`{what}` holds {}, which JSON cannot carry", shortened(&number.text));
                     findings.error("out-of-range", self.position, message, "write a finite number");
                 }
                 Json::Number(number.json.clone()?)
@@ -253,17 +259,17 @@ impl Node {
 }
 
 impl super::Key {
-    /// This key as a name of a checked kind.
+    /// This key as a name of a checked kind, where `what` is what it names: `a target`.
     pub fn name<N: FromStr<Err = InvalidName>>(&self, what: &str, findings: &mut Findings) -> Option<N> {
         let name = self.text.parse().ok();
         if name.is_none() {
-            bad_name(what, &self.text, self.position, findings);
+            bad_name(&format!("{what} cannot be named"), &self.text, self.position, findings);
         }
         name
     }
 }
 
-fn bad_name(what: &str, text: &str, at: crate::diagnostic::Position, findings: &mut Findings) {
+fn bad_name(lead: &str, text: &str, at: crate::diagnostic::Position, findings: &mut Findings) {
     let mended: String = text
         .trim()
         .to_ascii_lowercase()
@@ -277,5 +283,5 @@ fn bad_name(what: &str, text: &str, at: crate::diagnostic::Position, findings: &
     } else {
         "use 1 to 63 characters of a-z, 0-9 and '-', starting with a letter or digit".to_owned()
     };
-    findings.error("bad-name", at, format!("`{what}` cannot be named \"{}\"", cut(text)), help);
+    findings.error("bad-name", at, format!("{lead} \"{}\"", shortened(text)), help);
 }

@@ -79,67 +79,74 @@ impl Node {
     /// (the first stays).
     pub fn entries(&self, what: &str, findings: &mut Findings) -> Option<Vec<&Entry>> {
         let Value::Map(entries) = &self.value else {
-            self.mismatch(
-                what,
-                "a mapping",
-                &format!("write `{what}:` with indented `key: value` lines, or `{{}}`"),
-                findings,
-            );
+            let help = format!("write `{what}:` with indented `key: value` lines, or `{{}}`");
+            self.mismatch(what, "a mapping", &help, findings);
             return None;
         };
-        let mut seen: std::collections::HashMap<&str, &Key> = std::collections::HashMap::new();
-        let mut kept = Vec::with_capacity(entries.len());
-        for entry in entries {
-            if let Some(first) = seen.get(entry.key.text.as_str()) {
-                findings.error(
-                    "duplicate-key",
-                    entry.key.position,
-                    format!(
-                        "`{}` stands here twice; the first is in line {}",
-                        cut(&entry.key.text),
-                        first.position.line
-                    ),
-                    "keep one of the two",
-                );
-            } else {
-                seen.insert(&entry.key.text, &entry.key);
-                kept.push(entry);
-            }
-        }
-        Some(kept)
+        Some(distinct(entries, findings))
     }
 
     /// This mapping with its keys checked against `keys`; `None` when it is not a mapping.
     pub fn section<'n>(&'n self, keys: &'static Keys, findings: &mut Findings) -> Option<Section<'n>> {
-        let mut entries = self.entries(keys.of, findings)?;
-        entries.retain(|entry| {
-            let key = entry.key.text.as_str();
-            if keys.known.contains(&key) {
-                return true;
-            }
-            if let Some((_, instead)) = keys.unbuilt.iter().find(|(name, _)| *name == key) {
-                let message = format!("`{key}` is not part of this release");
-                findings.error("not-in-this-release", entry.key.position, message, *instead);
-                return false;
-            }
-            let help = nearest(key, keys.known.iter().copied()).map_or_else(
-                || format!("{} has the keys {}", keys.of, join(keys.known.iter().copied())),
-                |near| format!("did you mean `{near}`?"),
-            );
-            findings.error("unknown-key", entry.key.position, format!("unknown key `{}`", cut(key)), help);
-            false
-        });
+        let Value::Map(entries) = &self.value else {
+            let message = if self.is_null() {
+                format!("{} has no value", keys.of)
+            } else {
+                format!("{} must be a mapping, not {}", keys.of, self.kind())
+            };
+            let help = format!("write `key: value` lines; the keys are {}", in_backticks(keys.known.iter().copied()));
+            findings.error(if self.is_null() { "no-value" } else { "wrong-type" }, self.position, message, help);
+            return None;
+        };
+        let mut entries = distinct(entries, findings);
+        entries.retain(|entry| is_known(entry, keys, findings));
         Some(Section { keys, position: self.position, entries })
     }
 }
 
+/// The entries without those whose key has stood before; says so.
+fn distinct<'n>(entries: &'n [Entry], findings: &mut Findings) -> Vec<&'n Entry> {
+    let mut seen: std::collections::HashMap<&str, &Key> = std::collections::HashMap::new();
+    let mut kept = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if let Some(first) = seen.get(entry.key.text.as_str()) {
+            let (key, line) = (shortened(&entry.key.text), first.position.line);
+            let message = format!("`{key}` stands here twice; the first is in line {line}");
+            findings.error("duplicate-key", entry.key.position, message, "keep one of the two");
+        } else {
+            seen.insert(&entry.key.text, &entry.key);
+            kept.push(entry);
+        }
+    }
+    kept
+}
+
+/// Whether `keys` has this key; says so if not.
+fn is_known(entry: &Entry, keys: &Keys, findings: &mut Findings) -> bool {
+    let key = entry.key.text.as_str();
+    if keys.known.contains(&key) {
+        return true;
+    }
+    if let Some((_, instead)) = keys.unbuilt.iter().find(|(name, _)| *name == key) {
+        let message = format!("`{key}` is not part of this release");
+        findings.error("not-in-this-release", entry.key.position, message, *instead);
+        return false;
+    }
+    let help = nearest(key, keys.known.iter().copied()).map_or_else(
+        || format!("{} has the keys {}", keys.of, in_backticks(keys.known.iter().copied())),
+        |near| format!("did you mean `{near}`?"),
+    );
+    findings.error("unknown-key", entry.key.position, format!("unknown key `{}`", shortened(key)), help);
+    false
+}
+
 /// Names in backticks, with commas.
-pub(super) fn join<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub fn in_backticks<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// A text short enough for a message, without control characters.
-pub(super) fn cut(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut short = String::new();
     for c in text.chars().take(LONGEST) {

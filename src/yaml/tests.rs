@@ -111,7 +111,7 @@ fn every_problem_has_its_place_and_advice() {
             |n, f| {
                 let _ = n.name::<crate::names::TargetName>("a", f);
             },
-            "`a` cannot be named \"My Name\"",
+            "`a` cannot be \"My Name\"",
             (1, 4, 7),
             "write `my-name`: 1 to 63 characters of a-z, 0-9 and '-', starting with a letter or digit",
         ),

@@ -1,0 +1,219 @@
+//! Every key that a spec may hold, in one place: the reader refuses what is not here, and a test holds the schema to it.
+
+use crate::yaml::Keys;
+
+/// Why a gated rollout's keys are refused.
+const GATED: &str = "set `percent` and raise it by editing the file";
+/// Why the keys of batch targets are refused.
+const SYNC_ONLY: &str = "leave it out; every job is sent on its own";
+
+/// The file itself.
+pub const PIPELINE: Keys = Keys::new(
+    "a pipeline",
+    &[
+        "version",
+        "name",
+        "description",
+        "labels",
+        "accept",
+        "targets",
+        "route",
+        "rollouts",
+        "fallback",
+        "retry",
+        "deadline",
+        "limits",
+        "budget",
+        "priority",
+        "flags",
+        "retention",
+        "tests",
+    ],
+)
+.unbuilt(&[
+    ("equivalents", "list the other region or profile under `fallback`"),
+    ("spill_after", "list another target under `fallback`"),
+    ("fair_by", "split the pipeline, or use `priority`"),
+    ("weight", "use `priority`, or `limits: { concurrency: … }`"),
+    ("shadow", "leave it out; compare the arms of a rollout by the metrics"),
+    ("notify", "leave it out; use the alert rules in `dashboards/`"),
+]);
+
+/// `accept`.
+pub const ACCEPT: Keys = Keys::new("`accept`", &["models"]);
+
+/// One of `targets`.
+pub const TARGET: Keys = Keys::new(
+    "a target",
+    &["provider", "model", "use", "region", "timeout", "defaults", "override", "cap", "system", "fidelity"],
+)
+.unbuilt(&[
+    ("mode", SYNC_ONLY),
+    ("batch", SYNC_ONLY),
+    ("equivalents", "list the other region or profile as a target of its own, under `fallback`"),
+    ("spill_after", "list another target under `fallback`"),
+    ("concurrency", "use the pipeline's `limits: { concurrency: … }`, or `quotas` in the settings"),
+]);
+
+/// A target's `defaults` and `override`, and a model definition's `parameters`.
+pub const PARAMETERS: Keys = Keys::new(
+    "a set of parameters",
+    &[
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop",
+        "n",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "user",
+        "safety_identifier",
+        "store",
+        "metadata",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "verbosity",
+        "service_tier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    ],
+)
+.unbuilt(&[
+    ("model", "the target's own `model` is what is called"),
+    ("messages", "use the target's `system` to add text"),
+    ("stream", "leave it out; queued jobs are called without streaming"),
+    ("stream_options", "leave it out; queued jobs are called without streaming"),
+    ("functions", "use `tools`"),
+    ("function_call", "use `tool_choice`"),
+]);
+
+/// A target's `cap`.
+pub const CAP: Keys = Keys::new(
+    "`cap`",
+    &[
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "n",
+        "presence_penalty",
+        "frequency_penalty",
+        "top_logprobs",
+    ],
+);
+
+/// A target's `system`.
+pub const SYSTEM: Keys = Keys::new("`system`", &["text", "mode"]);
+
+/// One rule of `route`.
+pub const RULE: Keys = Keys::new("a rule", &["name", "when", "on_missing", "confine", "to", "rollout", "fallback"])
+    .unbuilt(&[("split", "declare a rollout with a `percent` and name it in `rollout`")]);
+
+/// A rule's `confine`.
+pub const CONFINE: Keys = Keys::new("`confine`", &["regions", "providers"]);
+
+/// One of `rollouts`.
+pub const ROLLOUT: Keys = Keys::new(
+    "a rollout",
+    &["baseline", "candidate", "percent", "key", "salt", "missing_key", "fallback_to_candidate"],
+)
+.unbuilt(&[
+    ("steps", GATED),
+    ("strategy", GATED),
+    ("gates", GATED),
+    ("alpha", GATED),
+    ("require", GATED),
+    ("outcome_within", GATED),
+    ("undecided", GATED),
+    ("no_data", GATED),
+    ("windows", GATED),
+    ("breaker", "leave it out; circuit breakers work without it, and `landbridge rollback` takes a second"),
+    ("shadow", "leave it out; compare the arms by the metrics"),
+    ("notify", "leave it out; use the alert rules in `dashboards/`"),
+]);
+
+/// `retry`.
+pub const RETRY: Keys = Keys::new("`retry`", &["attempts", "initial_delay", "max_delay"])
+    .unbuilt(&[("spill_after", "list another target under `fallback`")]);
+
+/// `limits`.
+pub const LIMITS: Keys = Keys::new("`limits`", &["concurrency"]).unbuilt(&[
+    ("requests_per_minute", "use `quotas` in the settings"),
+    ("tokens_per_minute", "use `quotas` in the settings"),
+    ("weight", "use `priority`"),
+    ("fair_by", "split the pipeline, or use `priority`"),
+    ("spill_after", "list another target under `fallback`"),
+]);
+
+/// `budget`.
+pub const BUDGET: Keys = Keys::new("`budget`", &["usd_per_day"]).unbuilt(&[("usd_per_month", "use `usd_per_day`")]);
+
+/// `retention`.
+pub const RETENTION: Keys = Keys::new("`retention`", &["prompts", "results"]).unbuilt(&[
+    ("ledger", "it is the settings': `retention: { ledger: … }` in config/landbridge.yaml"),
+    ("audit", "it is the settings': `retention: { audit: … }` in config/landbridge.yaml"),
+]);
+
+/// One of `tests`.
+pub const TEST: Keys = Keys::new("a test", &["name", "job", "flags", "expect"]);
+
+/// A test's `job`.
+pub const TEST_JOB: Keys = Keys::new(
+    "a test's job",
+    &["id", "idempotency_key", "batch", "metadata", "priority", "not_before", "deadline", "callback", "body"],
+)
+.unbuilt(&[("pipeline", "leave it out; the job is this pipeline's")]);
+
+/// A test's `expect`.
+pub const EXPECT: Keys = Keys::new("`expect`", &["target", "chain", "rule", "held"]);
+
+/// A file of `config/models`.
+pub const MODEL_DEFINITION: Keys =
+    Keys::new("a model definition", &["name", "provider", "region", "parameters", "system", "format"]);
+
+/// A model definition's `parameters`: OpenAI's names, and those that Claude and Llama use for the same things.
+pub const DEFINITION_PARAMETERS: Keys = Keys::new(
+    "`parameters`",
+    &[
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop",
+        "n",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "user",
+        "safety_identifier",
+        "store",
+        "metadata",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "verbosity",
+        "service_tier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "max_gen_len",
+        "max_tokens_to_sample",
+        "stop_sequences",
+    ],
+)
+.unbuilt(PARAMETERS.unbuilt);

@@ -1,0 +1,89 @@
+//! Retry, deadline, limits, budget, priority and retention: the sections that stand alone.
+
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use crate::{
+    clock::{MAX_SPAN, format_span},
+    money::Usd,
+    spec::{
+        keys,
+        pipeline::{Budget, Retention, Retry},
+    },
+    yaml::{Findings, Node},
+};
+
+/// Most attempts at one target: more is a loop, not a retry.
+const MOST_ATTEMPTS: i64 = 20;
+/// Longest wait between two attempts.
+const LONGEST_DELAY: Duration = Duration::from_hours(1);
+/// Most calls in flight of one pipeline.
+const MOST_CONCURRENCY: i64 = 100_000;
+/// Priorities beyond this would outrun aging for days.
+const HIGHEST_PRIORITY: i64 = 1_000;
+
+pub(super) fn read_retry(node: &Node, findings: &mut Findings) -> Retry {
+    let mut retry = Retry::default();
+    let Some(section) = node.section(&keys::RETRY, findings) else { return retry };
+    if let Some(attempts) =
+        section.get("attempts").and_then(|node| node.integer("attempts", 1..=MOST_ATTEMPTS, findings))
+    {
+        retry.attempts = u32::try_from(attempts).unwrap_or(retry.attempts);
+    }
+    let mut delay =
+        |key: &str| section.get(key).and_then(|node| node.span(key, Duration::ZERO..=LONGEST_DELAY, findings));
+    let (initial, max) = (delay("initial_delay"), delay("max_delay"));
+    // One of the two written alone takes the other along rather than contradict a default nobody wrote.
+    retry.initial_delay = initial.unwrap_or_else(|| retry.initial_delay.min(max.unwrap_or(LONGEST_DELAY)));
+    retry.max_delay = max.unwrap_or_else(|| retry.max_delay.max(retry.initial_delay));
+    if retry.initial_delay > retry.max_delay {
+        let at = section.get("max_delay").map_or(section.position(), |node| node.position);
+        let message = format!("`max_delay` is shorter than `initial_delay` ({})", format_span(retry.initial_delay));
+        findings.error("out-of-range", at, message, "write a longer `max_delay`, or a shorter `initial_delay`");
+    }
+    retry
+}
+
+pub(super) fn read_deadline(node: &Node, findings: &mut Findings) -> Option<Duration> {
+    node.span("deadline", Duration::from_secs(1)..=MAX_SPAN, findings)
+}
+
+pub(super) fn read_limits(node: &Node, findings: &mut Findings) -> Option<u32> {
+    let section = node.section(&keys::LIMITS, findings)?;
+    let concurrency = section.get("concurrency")?.integer("concurrency", 1..=MOST_CONCURRENCY, findings)?;
+    u32::try_from(concurrency).ok()
+}
+
+pub(super) fn read_budget(node: &Node, findings: &mut Findings) -> Option<Budget> {
+    let section = node.section(&keys::BUDGET, findings)?;
+    let node = section.require("usd_per_day", findings)?;
+    let usd = node.decimal("usd_per_day", Decimal::ZERO..=Decimal::from(1_000_000_000), findings)?;
+    if usd.is_zero() {
+        let help = "write an amount above zero; to stop the pipeline, use `flags: { PAUSE: true }`";
+        findings.error("out-of-range", node.position, "a budget of nothing would hold every job", help);
+        return None;
+    }
+    Some(Budget { usd_per_day: Usd(usd) })
+}
+
+pub(super) fn read_priority(node: &Node, findings: &mut Findings) -> Option<i32> {
+    let priority = node.integer("priority", -HIGHEST_PRIORITY..=HIGHEST_PRIORITY, findings)?;
+    i32::try_from(priority).ok()
+}
+
+pub(super) fn read_retention(node: &Node, findings: &mut Findings) -> Retention {
+    let silent = Retention::default();
+    let Some(section) = node.section(&keys::RETENTION, findings) else { return silent };
+    let mut span = |key: &str| section.get(key).and_then(|node| node.span(key, Duration::ZERO..=MAX_SPAN, findings));
+    let (prompts, results) = (span("prompts"), span("results"));
+    // As with delays: what is written alone draws the silent one along.
+    let results = results.unwrap_or_else(|| silent.results.max(prompts.unwrap_or_default()));
+    let prompts = prompts.unwrap_or_else(|| silent.prompts.min(results));
+    if prompts > results {
+        let at = section.get("prompts").map_or(section.position(), |node| node.position);
+        let message = format!("`prompts` outlive `results` ({}), but a job goes with its result", format_span(results));
+        findings.error("out-of-range", at, message, "keep results at least as long as prompts");
+    }
+    Retention { prompts, results }
+}

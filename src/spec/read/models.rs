@@ -1,0 +1,211 @@
+//! What the catalogue says of a target: does the model still serve, and does it take what the target sends?
+
+use jiff::civil::Date;
+use serde_json::Value as Json;
+
+use super::Context;
+use crate::{
+    catalog::{Lifecycle, Model},
+    diagnostic::Position,
+    names::nearest,
+    spec::{
+        providers::Api,
+        target::{Fidelity, Target},
+    },
+    yaml::{Findings, Node, Value, in_backticks},
+};
+
+/// A model that ends within this many days is warned of.
+const NOTICE_DAYS: i32 = 90;
+
+/// Parameters that Converse has no place for, whatever the model.
+const NOT_IN_CONVERSE: [&str; 11] = [
+    "seed",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "presence_penalty",
+    "frequency_penalty",
+    "user",
+    "safety_identifier",
+    "store",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+];
+
+/// Parameters that change what an answer may look like: `fidelity: warn` does not drop them.
+const CONTRACT: [&str; 6] = ["n", "logprobs", "top_logprobs", "tools", "tool_choice", "response_format"];
+
+/// The names of the longest answer.
+const MAX_TOKENS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// Where the parts of a target stand.
+pub(super) struct Places<'n> {
+    /// Its `model`, or its `use`.
+    pub(super) model: Position,
+    /// Its `defaults`.
+    pub(super) defaults: Option<&'n Node>,
+    /// Its `override`.
+    pub(super) overrides: Option<&'n Node>,
+}
+
+impl Places<'_> {
+    /// Where a parameter is set; at the model when that is in a model definition.
+    fn parameter(&self, name: &str) -> Position {
+        [self.overrides, self.defaults]
+            .into_iter()
+            .flatten()
+            .filter_map(|node| match &node.value {
+                Value::Map(entries) => entries.iter().find(|entry| entry.key.text == name),
+                _ => None,
+            })
+            .map(|entry| entry.key.position)
+            .next()
+            .unwrap_or(self.model)
+    }
+}
+
+/// Says what is doubtful about a target's model and parameters.
+pub(super) fn check(target: &Target, places: &Places<'_>, context: &Context<'_>, findings: &mut Findings) {
+    let known = context.catalog.find(target.api, &target.model);
+    match known {
+        Some(model) => check_lifecycle(target, model, places.model, context.today, findings),
+        None => warn_unknown(target, places.model, context, findings),
+    }
+    check_refusals(target, known, places, findings);
+    check_sizes(target, known, places, findings);
+    check_max_tokens(target, known, places, findings);
+}
+
+fn warn_unknown(target: &Target, at: Position, context: &Context<'_>, findings: &mut Findings) {
+    let ids = context.catalog.models().iter().filter(|model| model.api == target.api).map(|model| model.id.as_str());
+    let base = target.model.rsplit_once('/').map_or(target.model.as_str(), |(_, id)| id);
+    let help = match nearest(base, ids) {
+        Some(near) => format!("did you mean `{near}`? Otherwise describe it in config/catalog.yaml"),
+        None => "describe it in config/catalog.yaml, or leave it: calls work without".to_owned(),
+    };
+    let message = format!("the catalogue does not know `{}`: no price, window or lifecycle", target.model);
+    findings.warning("unknown-model", at, message, help);
+}
+
+/// When a model ends or ended, if that concerns anybody today.
+pub(super) enum Ending {
+    /// It no longer serves.
+    Past(Option<Date>),
+    /// It ends within the notice.
+    Soon(Date, i32),
+}
+
+pub(super) fn ending(model: &Model, today: Date) -> Option<Ending> {
+    let date = match model.lifecycle {
+        Lifecycle::Active => return None,
+        Lifecycle::Ended(date) => return Some(Ending::Past(date)),
+        Lifecycle::EndsOn(date) => date,
+    };
+    let days = (date - today).get_days();
+    match days {
+        ..=0 => Some(Ending::Past(Some(date))),
+        1..=NOTICE_DAYS => Some(Ending::Soon(date, days)),
+        _ => None,
+    }
+}
+
+/// What to use instead, as advice.
+pub(super) fn substitutes(model: &Model) -> String {
+    match model.substitutes.as_slice() {
+        [] => "move to another model".to_owned(),
+        names => format!("move to {}", in_backticks(names.iter().take(2).map(String::as_str))),
+    }
+}
+
+fn check_lifecycle(target: &Target, model: &Model, at: Position, today: Date, findings: &mut Findings) {
+    match ending(model, today) {
+        None => {}
+        Some(Ending::Past(date)) => {
+            let since = date.map(|date| format!(" since {date}")).unwrap_or_default();
+            let message = format!("`{}` is shut down{since}", target.model);
+            findings.warning("model-shut-down", at, message, substitutes(model));
+        }
+        Some(Ending::Soon(date, days)) => {
+            let message = format!("`{}` will be shut down on {date}, in {days} days", target.model);
+            findings.warning("model-shuts-down", at, message, substitutes(model));
+        }
+    }
+}
+
+fn check_refusals(target: &Target, known: Option<&Model>, places: &Places<'_>, findings: &mut Findings) {
+    let names =
+        || target.defaults.keys().chain(target.overrides.keys().filter(|name| !target.defaults.contains_key(*name)));
+    let refuses = |name: &str| {
+        known.is_some_and(|model| model.refuses.iter().any(|refused| refused == name))
+            || target.api == Api::Bedrock && NOT_IN_CONVERSE.contains(&name)
+    };
+    for name in names().filter(|name| refuses(name)) {
+        refused(target, name, &format!("`{}` does not take `{name}`", target.model), places, findings);
+    }
+    for (one, other) in known.into_iter().flat_map(|model| &model.refuses_together) {
+        if names().any(|name| name == one) && names().any(|name| name == other) {
+            let message = format!("`{}` does not take `{one}` and `{other}` together", target.model);
+            refused(target, other, &message, places, findings);
+        }
+    }
+}
+
+fn refused(target: &Target, name: &str, message: &str, places: &Places<'_>, findings: &mut Findings) {
+    let at = places.parameter(name);
+    match target.fidelity {
+        Fidelity::Strict => {
+            let help = format!("remove `{name}`; with `fidelity: strict` every job would be refused");
+            findings.error("refused-parameter", at, message, help);
+        }
+        Fidelity::Warn if CONTRACT.contains(&name) => {
+            let help = format!("remove `{name}`, or set `fidelity: loose` to call without it");
+            findings.error("refused-parameter", at, message, help);
+        }
+        Fidelity::Warn | Fidelity::Loose => {
+            let help = format!("remove `{name}`; calls go out without it, and each job says so");
+            findings.warning("refused-parameter", at, message, help);
+        }
+    }
+}
+
+fn check_sizes(target: &Target, known: Option<&Model>, places: &Places<'_>, findings: &mut Findings) {
+    for name in MAX_TOKENS {
+        let asked = target.overrides.get(name).or_else(|| target.defaults.get(name)).and_then(Json::as_u64);
+        let capped =
+            |asked: u64| MAX_TOKENS.iter().filter_map(|cap| target.cap.get(*cap)?.as_u64()).fold(asked, u64::min);
+        if let (Some(asked), Some(most)) = (asked, known.and_then(|model| model.max_output_tokens))
+            && capped(asked) > most
+        {
+            let message = format!("`{}` gives at most {most} tokens, not {asked}", target.model);
+            findings.warning("parameter-too-large", places.parameter(name), message, format!("write at most {most}"));
+        }
+    }
+    for (name, cap) in &target.cap {
+        let (Some(cap), set) = (cap.as_f64(), target.overrides.get(name).or_else(|| target.defaults.get(name))) else {
+            continue;
+        };
+        if let Some(set) = set.and_then(Json::as_f64)
+            && set > cap
+        {
+            let message = format!("`{name}` is set to {set}, but the target's `cap` is {cap}");
+            findings.warning("above-cap", places.parameter(name), message, "lower it, or raise the cap");
+        }
+    }
+}
+
+fn check_max_tokens(target: &Target, known: Option<&Model>, places: &Places<'_>, findings: &mut Findings) {
+    let sets_any = [&target.defaults, &target.overrides, &target.cap]
+        .into_iter()
+        .any(|parameters| MAX_TOKENS.iter().any(|name| parameters.contains_key(*name)));
+    if target.api != Api::Bedrock || sets_any {
+        return;
+    }
+    let reserved = known
+        .map_or_else(|| "the catalogue's default".to_owned(), |model| format!("{} tokens", model.default_max_tokens));
+    let message = format!(
+        "no `max_tokens`: a job that names none may answer with {reserved}, and the quota is charged for as much until the call ends"
+    );
+    let help = "add `defaults: { max_tokens: … }`, a little above the longest answer you expect";
+    findings.warning("no-max-tokens", places.model, message, help);
+}
