@@ -5,7 +5,8 @@
 //! Nothing here knows which pipelines exist or what time it is.
 
 mod digest;
-mod read;
+mod fields;
+mod json;
 #[cfg(test)]
 mod tests;
 
@@ -69,8 +70,8 @@ impl Envelope {
     ///
     /// # Errors
     /// [`EnvelopeError`] naming the field for anything that is not a job.
-    pub fn parse(json: &[u8]) -> Result<Self, EnvelopeError> {
-        read::from_json(json)?.check()
+    pub fn parse(text: &[u8]) -> Result<Self, EnvelopeError> {
+        json::from_json(text)?.check()
     }
 
     /// The same from a parsed value (in-spec tests).
@@ -78,7 +79,7 @@ impl Envelope {
     /// # Errors
     /// As [`Envelope::parse`].
     pub fn from_value(value: Value) -> Result<Self, EnvelopeError> {
-        read::from_value(value)?.check()
+        fields::from_value(value)?.check()
     }
 
     /// SHA-256 over a canonical form of what is asked: equal envelopes, equal digests, whatever the order of keys.

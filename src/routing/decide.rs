@@ -53,8 +53,11 @@ fn route(
         }
     };
     let mut chain = with_fallback(question, rule, first, arm.as_ref(), reasons);
-    confine(rule, &mut chain, reasons)?;
+    confine(rule, &mut chain, reasons);
     force(question, rule, &mut chain, reasons)?;
+    if chain.is_empty() {
+        return Err(HoldReason::Confined);
+    }
     if let Some(source) = flags.disable_fallback
         && chain.len() > 1
     {
@@ -185,13 +188,12 @@ fn with_fallback(
 }
 
 /// Takes out what the rule's confinement does not permit.
-fn confine(rule: &Rule, chain: &mut Chain, reasons: &mut Reasons) -> Result<(), HoldReason> {
-    let Some(confinement) = &rule.confine else { return Ok(()) };
+fn confine(rule: &Rule, chain: &mut Chain, reasons: &mut Reasons) {
+    let Some(confinement) = &rule.confine else { return };
     let removed = keep(chain, |target| confinement.permits(target));
     if removed > 0 {
         reasons.push(Reason::Confined { removed });
     }
-    if chain.is_empty() { Err(HoldReason::Confined) } else { Ok(()) }
 }
 
 /// Takes out what is not of the forced provider; where nothing stays, the pipeline's other targets of that provider

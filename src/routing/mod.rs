@@ -8,6 +8,8 @@ pub mod decision;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flags;
+#[cfg(test)]
+mod tests;
 pub mod words;
 
 pub use decide::decide;

@@ -162,18 +162,15 @@ pub fn explain(record: &DecisionRecord) -> String {
     for (n, reason) in (1..).zip(&record.reasons) {
         line(&mut text, n, reason);
     }
-    let next = record.reasons.len() + 1;
-    match record.chain.as_slice() {
-        [] => {}
-        [only] => {
-            line(&mut text, next, &format!("Target {only} is tried, and no other (generation {}).", record.generation))
+    let generation = record.generation;
+    let sentence = match record.chain.as_slice() {
+        [] => return text,
+        [only] => format!("Target {only} is tried, and no other (generation {generation})."),
+        [first, rest @ ..] => {
+            format!("Target {first} is tried first, then {} (generation {generation}).", rest.join(", "))
         }
-        [first, rest @ ..] => line(
-            &mut text,
-            next,
-            &format!("Target {first} is tried first, then {} (generation {}).", rest.join(", "), record.generation),
-        ),
-    }
+    };
+    line(&mut text, record.reasons.len() + 1, &sentence);
     text
 }
 

@@ -1,16 +1,14 @@
-//! From JSON to the fields of an envelope, and from fields to a checked envelope.
+//! The fields of an envelope, as given and then checked.
 //!
-//! Invariant: every refusal names the field. Repeated keys are refused at every depth: two readers that each pick
-//! another one would see two different jobs.
+//! Invariant: every refusal names the field and says what to send instead.
 
-use std::{cell::Cell, collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 use strum::{EnumCount, IntoEnumIterator};
 
 use super::{
-    Envelope, EnvelopeError, MAX_BATCH_NAME, MAX_IDEMPOTENCY_KEY, MAX_JOB_BYTES, MAX_METADATA_KEY, MAX_METADATA_PAIRS,
+    Envelope, EnvelopeError, MAX_BATCH_NAME, MAX_IDEMPOTENCY_KEY, MAX_METADATA_KEY, MAX_METADATA_PAIRS,
     MAX_METADATA_VALUE, MAX_MODEL_NAME, PRIORITIES,
 };
 use crate::{
@@ -23,7 +21,7 @@ use crate::{
     Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::EnumIter, strum::EnumCount,
 )]
 #[strum(serialize_all = "snake_case")]
-enum Field {
+pub(super) enum Field {
     Pipeline,
     IdempotencyKey,
     Batch,
@@ -39,7 +37,7 @@ enum Field {
 }
 
 impl Field {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         self.into()
     }
 }
@@ -49,29 +47,6 @@ impl Field {
 pub(super) struct Fields {
     values: [Option<Value>; Field::COUNT],
     seen: [bool; Field::COUNT],
-}
-
-/// Reads JSON text.
-pub(super) fn from_json(json: &[u8]) -> Result<Fields, EnvelopeError> {
-    if json.len() > MAX_JOB_BYTES {
-        return Err(refuse(
-            None,
-            format!(
-                "the job has {} bytes; at most {MAX_JOB_BYTES} are taken. Send large inputs by reference",
-                json.len()
-            ),
-        ));
-    }
-    let reading = Cell::new(None);
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let outcome = EnvelopeSeed { reading: &reading }
-        .deserialize(&mut deserializer)
-        .and_then(|fields| deserializer.end().map(|()| fields));
-    outcome.unwrap_or_else(|error| {
-        let message = if error.is_data() { error.to_string() } else { format!("the job is not valid JSON: {error}") };
-        let field: Option<Field> = reading.get().filter(|_| error.is_data());
-        Err(refuse(field.map(Field::name), message))
-    })
 }
 
 /// Takes a value apart.
@@ -88,7 +63,7 @@ pub(super) fn from_value(value: Value) -> Result<Fields, EnvelopeError> {
 }
 
 impl Fields {
-    fn put(&mut self, field: Field, value: Value) -> Result<(), EnvelopeError> {
+    pub(super) fn put(&mut self, field: Field, value: Value) -> Result<(), EnvelopeError> {
         if std::mem::replace(&mut self.seen[field as usize], true) {
             return Err(refuse(Some(field.name()), format!("`{}` is given twice; give it once", field.name())));
         }
@@ -333,11 +308,11 @@ impl Fields {
     }
 }
 
-fn refuse(param: Option<&str>, message: String) -> EnvelopeError {
+pub(super) fn refuse(param: Option<&str>, message: String) -> EnvelopeError {
     EnvelopeError { param: param.map(str::to_owned), message }
 }
 
-fn recognise(key: &str) -> Result<Field, EnvelopeError> {
+pub(super) fn recognise(key: &str) -> Result<Field, EnvelopeError> {
     if let Ok(field) = key.parse() {
         return Ok(field);
     }
@@ -367,7 +342,7 @@ fn bounded(param: &str, text: &str, most: usize) -> Result<(), EnvelopeError> {
 }
 
 /// Enough of a text to recognise it by.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -405,117 +380,4 @@ fn is_rfc_3339(text: &str) -> bool {
     };
     shape(head, b"0000-00-00T00:00:00")
         && (matches!(offset, b"Z" | b"z") || shape(offset, b"+00:00") || shape(offset, b"-00:00"))
-}
-
-/// Reads the outer object; `reading` holds the field being read, for the error.
-struct EnvelopeSeed<'a> {
-    reading: &'a Cell<Option<Field>>,
-}
-
-impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_> {
-    type Value = Result<Fields, EnvelopeError>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
-    type Value = Result<Fields, EnvelopeError>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a job, which is a JSON object")
-    }
-
-    /// The outer error is the JSON's, the inner one the job's; the first of the job's is kept while reading on, so that
-    /// text that is not JSON at all is always said to be that.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields::default();
-        let mut problem = None;
-        while let Some(key) = map.next_key::<String>()? {
-            match recognise(&key) {
-                Ok(field) => {
-                    self.reading.set(Some(field));
-                    let value = map.next_value_seed(UniqueKeys)?;
-                    problem = problem.or(fields.put(field, value).err());
-                }
-                Err(error) => {
-                    map.next_value::<IgnoredAny>()?;
-                    problem = problem.or(Some(error));
-                }
-            }
-        }
-        Ok(problem.map_or(Ok(fields), Err))
-    }
-}
-
-/// Any JSON value whose objects, at every depth, name each key once.
-struct UniqueKeys;
-
-impl<'de> DeserializeSeed<'de> for UniqueKeys {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(UniqueKeys)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = access.next_key::<String>()? {
-            let value = access.next_value_seed(UniqueKeys)?;
-            match map.entry(key) {
-                serde_json::map::Entry::Vacant(slot) => {
-                    slot.insert(value);
-                }
-                serde_json::map::Entry::Occupied(slot) => {
-                    return Err(A::Error::custom(format_args!("the key `{}` is given twice", cut(slot.key()))));
-                }
-            }
-        }
-        Ok(Value::Object(map))
-    }
 }
