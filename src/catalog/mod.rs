@@ -1,90 +1,97 @@
-//! Facts on models: windows, prices, lifecycles, what they refuse.
+//! Facts on models: windows, prices, lifecycles, what they refuse and what they can do.
 //!
-//! Invariant: a complete list is built in; an operator's file replaces entries one by one and may add some. A model
-//! that the catalogue does not know still works: it merely has no price, window or lifecycle.
+//! Invariant: a complete list is built in; an operator's file replaces entries field by field and may add some. A model
+//! that the catalogue does not know still works: it merely has no price, window or lifecycle. Nothing here calls anyone
+//! or knows the time.
+
+pub mod id;
+mod model;
+mod prices;
+mod read;
+#[cfg(test)]
+mod tests;
+pub mod tokens;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use rust_decimal::Decimal;
 
-use crate::{money::Usd, spec::Api, usage::Usage};
+pub use model::{
+    Capabilities, CountTokens, Input, Lifecycle, Model, Reasoning, Sampling, Schema, Tokenizer, ToolChoice,
+};
+pub use prices::{LongPrices, Prices};
 
-/// US dollars per million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Prices {
-    /// Uncached prompt tokens.
-    pub input: Decimal,
-    /// Generated tokens.
-    pub output: Decimal,
-    /// Prompt tokens read from a cache; as `input` when absent.
-    pub cache_read: Option<Decimal>,
-    /// Prompt tokens written to a cache; as `input` when absent.
-    pub cache_write: Option<Decimal>,
-}
-
-impl Prices {
-    /// What a call cost at these prices.
-    pub fn cost(&self, usage: &Usage) -> Usd {
-        Usd::per_million(self.input, usage.input)
-            + Usd::per_million(self.output, usage.output)
-            + Usd::per_million(self.cache_read.unwrap_or(self.input), usage.cache_read)
-            + Usd::per_million(self.cache_write.unwrap_or(self.input), usage.cache_write)
-    }
-}
-
-/// Whether a model still serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifecycle {
-    /// It does, with no end announced.
-    Active,
-    /// It does until this day.
-    EndsOn(jiff::civil::Date),
-    /// It no longer does; since this day, where known.
-    Ended(Option<jiff::civil::Date>),
-}
-
-/// What is known of one model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Model {
-    /// The base id, without the geography of an inference profile.
-    pub id: String,
-    /// Whose protocol serves it.
-    pub api: Api,
-    /// Prompt and output together, in tokens.
-    pub context_window: Option<u64>,
-    /// Longest output, in tokens.
-    pub max_output_tokens: Option<u64>,
-    /// What a Bedrock call asks for when nobody says how many tokens.
-    pub default_max_tokens: u64,
-    /// In-region and geographic prices.
-    pub prices: Option<Prices>,
-    /// Prices of the `global.` profile, where they differ.
-    pub global_prices: Option<Prices>,
-    /// Output tokens count this many times against Bedrock's quota.
-    pub burndown: u32,
-    /// OpenAI parameter names that the model refuses, such as `temperature`.
-    pub refuses: Vec<String>,
-    /// Pairs of parameters that the model refuses together.
-    pub refuses_together: Vec<(String, String)>,
-    /// Whether it still serves.
-    pub lifecycle: Lifecycle,
-    /// What to use instead, best first: as a target would name it.
-    pub substitutes: Vec<String>,
-}
+use crate::{diagnostic::Diagnostic, money::Usd, spec::Api, usage::Usage};
 
 /// All known models.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     models: Vec<Model>,
+    openai: HashMap<String, usize>,
+    bedrock: HashMap<String, usize>,
 }
 
+/// The built-in catalogue's file.
+const BUILTIN: &str = include_str!("builtin.yaml");
+
 impl Catalog {
-    /// A catalogue of exactly these.
-    pub fn from_models(models: Vec<Model>) -> Self {
-        Self { models }
+    /// The built-in catalogue.
+    pub fn builtin() -> Arc<Self> {
+        static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| {
+            let (catalog, _) = read::read("builtin.yaml", BUILTIN.as_bytes(), &Catalog::default());
+            Arc::new(catalog.unwrap_or_default())
+        });
+        Arc::clone(&CATALOG)
     }
 
-    /// What is known of `model` as a target names it: an id, an inference profile (`us.…`, `global.…`) or an ARN.
+    /// A catalogue of these models; of two with the same id, the later one counts.
+    pub fn from_models(models: impl IntoIterator<Item = Model>) -> Self {
+        let mut catalog = Self::default();
+        for model in models {
+            catalog.put(model);
+        }
+        catalog
+    }
+
+    /// This catalogue with an operator's file laid over it, entry by entry and field by field; `None` where the file
+    /// has errors. `file` is its name as the operator would write it.
+    pub fn overlaid(&self, file: &str, bytes: &[u8]) -> (Option<Self>, Vec<Diagnostic>) {
+        read::read(file, bytes, self)
+    }
+
+    fn put(&mut self, model: Model) {
+        let next = self.models.len();
+        let index = match model.api {
+            Api::OpenAi => &mut self.openai,
+            Api::Bedrock => &mut self.bedrock,
+        };
+        let place = *index.entry(model.id.clone()).or_insert(next);
+        match self.models.get_mut(place) {
+            Some(old) => *old = model,
+            None => self.models.push(model),
+        }
+    }
+
+    /// What is known of `model` as a target names it: an id, a dated snapshot, an inference profile (`us.…`,
+    /// `global.…`) or an ARN. OpenAI's own models on Bedrock's OpenAI-form endpoint are found by their Bedrock names.
     pub fn find(&self, api: Api, model: &str) -> Option<&Model> {
-        self.models.iter().find(|known| known.api == api && known.id == model)
+        let place = match api {
+            Api::OpenAi => self
+                .openai
+                .get(model)
+                .or_else(|| self.openai.get(id::without_date(model)?))
+                .or_else(|| self.bedrock_place(model)),
+            Api::Bedrock => self.bedrock_place(model),
+        };
+        self.models.get(*place?)
+    }
+
+    fn bedrock_place(&self, model: &str) -> Option<&usize> {
+        let base = id::bedrock_id(model).base;
+        self.bedrock.get(base).or_else(|| self.bedrock.get(id::without_window(base)?))
     }
 
     /// All models.
@@ -92,8 +99,29 @@ impl Catalog {
         &self.models
     }
 
-    /// What a call to `model` cost, where its price is known.
-    pub fn cost(&self, api: Api, model: &str, usage: &Usage) -> Option<Usd> {
-        self.find(api, model)?.prices.map(|prices| prices.cost(usage))
+    /// The list prices that hold for `model` as a target names it.
+    pub fn prices(&self, api: Api, model: &str) -> Option<&Prices> {
+        let known = self.find(api, model)?;
+        let global = known.api == Api::Bedrock && id::bedrock_id(model).geography == Some("global");
+        known.global_prices.as_ref().filter(|_| global).or(known.prices.as_ref())
+    }
+
+    /// What a call to `model` cost, where its price is known: every term of the price list that applies, times the
+    /// operator's `multiplier`.
+    pub fn cost(&self, api: Api, model: &str, usage: &Usage, multiplier: Decimal) -> Option<Usd> {
+        let list = self.prices(api, model)?.cost(usage);
+        Some(Usd(list.0.saturating_mul(multiplier).normalize()))
+    }
+
+    /// What to use instead of `model`, best first: the provider's own recommendation, then the catalogue's.
+    pub fn substitutes<'a>(&'a self, api: Api, model: &str) -> Vec<&'a str> {
+        let Some(known) = self.find(api, model) else { return Vec::new() };
+        let mut names: Vec<&str> = Vec::new();
+        for name in known.replacement.iter().chain(&known.substitutes) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
     }
 }
