@@ -19,20 +19,7 @@ fn provider(api: Api, region: Option<&str>) -> ProviderFacts {
 }
 
 fn model(api: Api, id: &str) -> Model {
-    Model {
-        id: id.to_owned(),
-        api,
-        context_window: Some(200_000),
-        max_output_tokens: Some(64_000),
-        default_max_tokens: 4_096,
-        prices: None,
-        global_prices: None,
-        burndown: 5,
-        refuses: Vec::new(),
-        refuses_together: Vec::new(),
-        lifecycle: Lifecycle::Active,
-        substitutes: Vec::new(),
-    }
+    Model { context_window: Some(200_000), max_output_tokens: Some(64_000), burndown: 5, ..Model::new(api, id) }
 }
 
 impl World {

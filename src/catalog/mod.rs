@@ -91,7 +91,10 @@ impl Catalog {
 
     fn bedrock_place(&self, model: &str) -> Option<&usize> {
         let base = id::bedrock_id(model).base;
-        self.bedrock.get(base).or_else(|| self.bedrock.get(id::without_window(base)?))
+        self.bedrock
+            .get(model)
+            .or_else(|| self.bedrock.get(base))
+            .or_else(|| self.bedrock.get(id::without_window(base)?))
     }
 
     /// All models.

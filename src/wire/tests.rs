@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    catalog::Lifecycle,
     job::FidelityAction,
     names::{ProviderName, TargetName},
     spec::{Fidelity, Residency, SystemMode, SystemPrompt},
@@ -34,18 +33,13 @@ fn target(api: Api, model: &str) -> Target {
 
 fn model(id: &str, refuses: &[&str], together: &[(&str, &str)]) -> Model {
     Model {
-        id: id.to_owned(),
-        api: Api::Bedrock,
         context_window: Some(200_000),
         max_output_tokens: Some(64_000),
         default_max_tokens: 8_192,
-        prices: None,
-        global_prices: None,
         burndown: 5,
         refuses: refuses.iter().map(|name| (*name).to_owned()).collect(),
         refuses_together: together.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
-        lifecycle: Lifecycle::Active,
-        substitutes: Vec::new(),
+        ..Model::new(Api::Bedrock, id)
     }
 }
 
