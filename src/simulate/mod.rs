@@ -1,1 +1,31 @@
-//! Being written.
+//! Simulated endpoints: OpenAI's and Bedrock's wire protocols over HTTP, for rehearsing before spending.
+//!
+//! The real clients call them as they call the providers. A call is read as strictly as the provider reads it
+//! ([`openai`], [`bedrock`]), its fate is decided by a [`model`] of the provider's behaviour (latency, quotas, faults),
+//! and its answer is made from the prompt alone ([`answer`]), so that the same prompt gets the same answer. What happened
+//! is counted ([`journal`]) and can be asked and changed at run time ([`admin`]).
+//!
+//! Invariant: nothing here is used by the daemon itself; it stands on the other side of the wire. It does not stream,
+//! and says so in each protocol's own words.
+
+mod admin;
+mod answer;
+mod bedrock;
+mod call;
+mod capability;
+mod config;
+mod journal;
+pub mod model;
+mod openai;
+mod options;
+mod prompt;
+mod reply;
+mod server;
+#[cfg(test)]
+mod tests;
+mod wire_cut;
+
+pub use config::{ModelPolicy, SimulationConfig};
+pub use journal::{Counts, Entry, JournalPage, ModelCount, Outcome, Repeated, Tallies};
+pub use options::SimulateOptions;
+pub use server::{Simulation, SimulationError};
