@@ -128,6 +128,7 @@ fn odd_texts_are_answered() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn any_text_is_answered(system in "\\PC{0,80}", question in "\\PC{0,80}") {
         for system in [format!("one of: {system}"), format!("JSON with the keys: {system}"), format!("summary {system}")] {

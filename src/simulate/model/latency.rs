@@ -9,7 +9,7 @@ use super::{
 use crate::clock::format_span;
 
 /// No call takes longer, whatever is drawn.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// The standard normal's 95th percentile.
 const P95: f64 = 1.644_853_626_951_472_7;

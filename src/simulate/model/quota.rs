@@ -188,8 +188,8 @@ fn micros(span: Duration) -> i128 {
     i128::try_from(span.as_micros()).unwrap_or(i128::MAX / 2_000_000_000_000_000)
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(86_400);
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// The buckets of one model in one region.
 #[derive(Debug, Clone)]

@@ -174,7 +174,7 @@ fn regions_and_models_have_buckets_of_their_own() {
     let mut behaviour = behaviour(&[], &["bedrock=rpm=60", "bedrock/none=rpm=0"], &[]);
     for region in [None, Some("us-east-1"), Some("eu-central-1")] {
         for model in ["a", "b"] {
-            let call = CallFacts { region, model, ..call(Api::Bedrock) };
+            let call = CallFacts { model, region, ..call(Api::Bedrock) };
             assert!(admitted(&mut behaviour, &call, START), "{region:?} {model}");
             assert!(!admitted(&mut behaviour, &call, START), "{region:?} {model}");
         }

@@ -189,9 +189,10 @@ fn unless_neutral(prompt: &mut Prompt, name: &'static str, value: f64, neutral: 
 }
 
 fn stops(field: Field<'_>, prompt: &mut Prompt) -> Result<(), Refused> {
-    prompt.stops = match field.raw.get().starts_with('[') {
-        true => field.read("a string or an array of strings")?,
-        false => vec![field.read("a string or an array of strings")?],
+    prompt.stops = if field.raw.get().starts_with('[') {
+        field.read("a string or an array of strings")?
+    } else {
+        vec![field.read("a string or an array of strings")?]
     };
     if prompt.stops.len() > 4 {
         let count = prompt.stops.len();

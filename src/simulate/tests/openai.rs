@@ -209,28 +209,6 @@ async fn faults_have_openais_shapes() {
 }
 
 #[tokio::test]
-async fn what_the_catalogue_says_of_models_holds() {
-    let simulation = Simulation::start(SimulateOptions { catalog: catalog(), ..options(&[], &[]) }).await.unwrap();
-    let ask = |model: &str, key: &str, value: Value| {
-        let mut body = hello();
-        body["model"] = json!(model);
-        body[key] = value;
-        chat(&simulation, body)
-    };
-    for (model, key, value, status, code) in [
-        ("gpt-4o-mini", "temperature", json!(0), 200, Value::Null),
-        ("gpt-4o-mini", "max_tokens", json!(16_385), 400, json!("invalid_value")),
-        ("gpt-4o", "max_tokens", json!(10), 200, Value::Null),
-        ("gpt-7-imagined", "max_tokens", json!(10), 404, json!("model_not_found")),
-        ("gpt-4", "max_tokens", json!(10), 404, json!("model_not_found")),
-        ("ft:gpt-4o-mini:ours", "max_tokens", json!(10), 200, Value::Null),
-    ] {
-        let reply = ask(model, key, value).await;
-        assert_eq!((reply.status, reply.json()["error"]["code"].clone()), (status, code), "{model} {key}");
-    }
-}
-
-#[tokio::test]
 async fn credentials_are_wanted_where_that_is_set() {
     let simulation =
         Simulation::start(SimulateOptions { require_auth: true, ..SimulateOptions::default() }).await.unwrap();

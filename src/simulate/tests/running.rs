@@ -215,9 +215,7 @@ async fn what_was_asked_twice_is_found_on_either_side() {
 #[tokio::test]
 async fn too_large_a_body_is_refused() {
     let simulation = simulation(&[], &[]).await;
-    let mut body = hello();
-    body["messages"][0]["content"] = json!("x".repeat(33 << 20));
-    let reply = chat_request(&simulation, &body).send().await;
+    let reply = chat_request(&simulation, &json!({})).body(vec![b' '; 33 << 20]).send().await;
     // The refusal may be overtaken by the closed connection; either way the server lives.
     if let Ok(reply) = reply {
         assert_eq!(reply.status(), 413);
