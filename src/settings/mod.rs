@@ -3,6 +3,15 @@
 //! Invariant: no secret is ever inside a settings value; it holds where to find one. Unknown keys are errors with a
 //! position; keys that are documented but not built are refused by name.
 
+mod diff;
+mod environment;
+mod layers;
+mod load;
+mod secret;
+mod sections;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use rust_decimal::Decimal;
@@ -11,6 +20,11 @@ use crate::{
     names::{ProviderName, Region},
     spec::{Api, Providers},
 };
+
+pub use diff::{SettingsDiff, diff};
+pub use environment::{Environment, Override, environment, environment_flags};
+pub use load::Loaded;
+pub use secret::{SecretError, SecretReader, SecretValue};
 
 /// The whole of the settings.
 #[derive(Debug, Clone, PartialEq)]

@@ -34,6 +34,13 @@ impl Findings {
         self.add(at, help, |file| Diagnostic::error(code, file, message));
     }
 
+    /// The same, without showing the line: it may hold a secret.
+    pub fn error_unshown(&mut self, code: &str, at: Position, message: impl Into<String>, help: impl Into<String>) {
+        let mut diagnostic = Diagnostic::error(code, &self.file, message).help(help);
+        diagnostic.position = Some(at);
+        self.push(diagnostic);
+    }
+
     /// The file is doubtful: what at `at`, and what to write instead.
     pub fn warning(&mut self, code: &str, at: Position, message: impl Into<String>, help: impl Into<String>) {
         self.add(at, help, |file| Diagnostic::warning(code, file, message));

@@ -1,0 +1,11 @@
+//! One small file for each part of the settings file.
+//!
+//! Invariant: a reader that returns `None` has said why in the findings.
+
+pub(super) mod listen;
+pub(super) mod prices;
+pub(super) mod providers;
+pub(super) mod quotas;
+pub(super) mod retention;
+pub(super) mod store;
+pub(super) mod watch;

@@ -1,0 +1,195 @@
+//! `providers`: the accounts that targets name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    diagnostic::Position,
+    names::{ProviderName, Region, nearest},
+    settings::{ApiSettings, ProviderSettings, secret::secret},
+    spec::Api,
+    yaml::{Entry, Findings, Keys, Node, Section, Value},
+};
+
+/// Most providers.
+const MOST: usize = 100;
+/// Longest text of a key.
+const LONGEST: usize = 2_048;
+
+const UNBUILT: &[(&str, &str)] = &[(
+    "auth",
+    "calls with `auth: aws` come later; reach OpenAI's models on Bedrock with `api: bedrock` where Converse serves them",
+)];
+
+pub(in crate::settings) const OPENAI: Keys = Keys::new(
+    "an `api: openai` provider",
+    &["api", "family", "data_regions", "base_url", "api_key", "organization", "project"],
+)
+.unbuilt(UNBUILT);
+
+pub(in crate::settings) const BEDROCK: Keys = Keys::new(
+    "an `api: bedrock` provider",
+    &["api", "family", "data_regions", "region", "profile", "role_arn", "endpoint_url"],
+)
+.unbuilt(UNBUILT);
+
+const OPENAI_URL: &str = "https://api.openai.com/v1";
+
+/// The names of all providers, whatever may be wrong with what they name.
+pub(in crate::settings) fn names(node: &Node) -> BTreeSet<ProviderName> {
+    let Value::Map(entries) = &node.value else { return BTreeSet::new() };
+    entries.iter().filter_map(|entry| entry.key.text.parse().ok()).collect()
+}
+
+/// Complains unless `name`, which stands at `at`, is one of `names`.
+pub(in crate::settings) fn known(
+    name: ProviderName,
+    at: Position,
+    names: &BTreeSet<ProviderName>,
+    findings: &mut Findings,
+) -> Option<ProviderName> {
+    if names.contains(&name) {
+        return Some(name);
+    }
+    let texts = || names.iter().map(ProviderName::as_str);
+    let help = nearest(name.as_str(), texts()).map_or_else(
+        || format!("the providers are {}", texts().collect::<Vec<_>>().join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    findings.error("unknown-provider", at, format!("there is no provider `{name}`"), help);
+    None
+}
+
+/// Reads every provider.
+pub(in crate::settings) fn read(
+    node: &Node,
+    findings: &mut Findings,
+) -> Option<BTreeMap<ProviderName, ProviderSettings>> {
+    let entries = node.entries("providers", findings)?;
+    if entries.is_empty() || entries.len() > MOST {
+        let message = format!("`providers` has {} entries; one to {MOST} are needed", entries.len());
+        findings.error("no-provider", node.position, message, "add `openai: { api: openai, api_key: { env: … } }`");
+        return None;
+    }
+    let names = names(node);
+    let mut providers = BTreeMap::new();
+    for entry in &entries {
+        let name = entry.key.name("a provider", findings);
+        let provider = provider(entry, &names, findings);
+        if let (Some(name), Some(provider)) = (name, provider) {
+            providers.insert(name, provider);
+        }
+    }
+    Some(providers)
+}
+
+fn provider(entry: &Entry, names: &BTreeSet<ProviderName>, findings: &mut Findings) -> Option<ProviderSettings> {
+    let node = &entry.value;
+    let Some(api) = node.entries("a provider", findings)?.into_iter().find(|inner| inner.key.text == "api") else {
+        let message = format!("the provider `{}` needs `api`", entry.key.text);
+        findings.error("missing-key", entry.key.position, message, "add `api: openai` or `api: bedrock`");
+        return None;
+    };
+    let api = api.value.choice("api", &[("openai", Api::OpenAi), ("bedrock", Api::Bedrock)], findings)?;
+    let keys = if api == Api::OpenAi { &OPENAI } else { &BEDROCK };
+    let section = node.section(keys, findings)?;
+    let family = section.get("family").and_then(|node| family(node, &entry.key.text, names, findings));
+    let data_regions = section.get("data_regions").map_or(Some(Vec::new()), |node| regions(node, findings));
+    let api = match api {
+        Api::OpenAi => openai(&section, findings),
+        Api::Bedrock => bedrock(&section, findings),
+    };
+    Some(ProviderSettings { family, data_regions: data_regions?, api: api? })
+}
+
+fn openai(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings> {
+    let base_url =
+        section.get("base_url").map_or(Some(OPENAI_URL.to_owned()), |node| address("base_url", node, findings));
+    let api_key = match section.get("api_key") {
+        None => None,
+        Some(node) => Some(secret("api_key", node, findings)?),
+    };
+    if let (Some(node), Some(url), Some(_)) = (section.get("base_url"), &base_url, &api_key)
+        && is_plain_and_remote(url)
+    {
+        let message = "the key for this `base_url` would cross the network unencrypted";
+        findings.warning("plain-http", node.position, message, "write https://");
+    }
+    Some(ApiSettings::OpenAi {
+        base_url: base_url?,
+        api_key,
+        organization: line(section, "organization", findings)?,
+        project: line(section, "project", findings)?,
+    })
+}
+
+fn bedrock(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings> {
+    let region = match section.get("region") {
+        None => None,
+        Some(node) => Some(node.name::<Region>("region", findings)?),
+    };
+    let endpoint_url = match section.get("endpoint_url") {
+        None => None,
+        Some(node) => Some(address("endpoint_url", node, findings)?),
+    };
+    let profile = line(section, "profile", findings)?;
+    let role_arn = line(section, "role_arn", findings)?;
+    if let (Some(node), Some(role)) = (section.get("role_arn"), &role_arn)
+        && !(role.starts_with("arn:") && role.contains(":role/"))
+    {
+        let message = "`role_arn` is not the ARN of a role";
+        findings.error("bad-arn", node.position, message, "write `arn:aws:iam::ACCOUNT:role/NAME`");
+        return None;
+    }
+    Some(ApiSettings::Bedrock { region, profile, role_arn, endpoint_url })
+}
+
+/// Nothing where the key is absent; `None` only after a complaint.
+#[expect(clippy::option_option, reason = "absent and wrong are two things, and both are common here")]
+fn line(section: &Section<'_>, key: &str, findings: &mut Findings) -> Option<Option<String>> {
+    match section.get(key) {
+        None => Some(None),
+        Some(node) => node.line(key, LONGEST, findings).map(|text| Some(text.to_owned())),
+    }
+}
+
+fn family(node: &Node, own: &str, names: &BTreeSet<ProviderName>, findings: &mut Findings) -> Option<ProviderName> {
+    let family: ProviderName = node.name("family", findings)?;
+    if family.as_str() == own {
+        let message = "`family` names the provider itself";
+        findings.error("own-family", node.position, message, "name another provider, or remove the key");
+        return None;
+    }
+    known(family, node.position, names, findings)
+}
+
+fn regions(node: &Node, findings: &mut Findings) -> Option<Vec<Region>> {
+    node.list("data_regions", 100, findings)?.iter().map(|item| item.name("data_regions", findings)).collect()
+}
+
+/// Reads `http://…` or `https://…`, and takes slashes off its end.
+fn address(what: &str, node: &Node, findings: &mut Findings) -> Option<String> {
+    let text = node.line(what, LONGEST, findings)?.trim_end_matches('/');
+    let uri: Option<http::Uri> = text.parse().ok();
+    let host = uri.as_ref().and_then(http::Uri::authority).map_or("", http::uri::Authority::as_str);
+    let scheme = uri.as_ref().and_then(http::Uri::scheme_str).unwrap_or_default();
+    if host.contains('@') {
+        let help = "write the address alone, and the secret as `{ env: NAME }` or `{ file: PATH }` in its own key";
+        findings.error_unshown("literal-secret", node.position, format!("`{what}` holds a user name or secret"), help);
+        return None;
+    }
+    let has_query = text.contains(['?', '#']);
+    if host.is_empty() || !matches!(scheme, "http" | "https") || has_query {
+        let message = format!("`{what}` is not the address of a server");
+        let help = format!("write an address such as {OPENAI_URL}, without `?` and `#`");
+        findings.error("bad-url", node.position, message, help);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn is_plain_and_remote(url: &str) -> bool {
+    let Some(uri) = url.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http")) else { return false };
+    let host = uri.host().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    !(host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()))
+}

@@ -1,0 +1,241 @@
+//! Settings that are refused or doubted: where, why, and what to write instead.
+
+use super::*;
+
+/// Bad files: after the lines of the smallest good one, what is wrong from line 2 on.
+#[test]
+fn every_problem_has_a_place_and_advice() {
+    for (lines, expected) in [
+        ("lisen: 127.0.0.1:1", &["2:1 unknown-key: unknown key `lisen` (did you mean `listen`?)"][..]),
+        (
+            "keys: []",
+            &[
+                "2:1 not-in-this-release: `keys` is not part of this release (access keys come later; until then listen on loopback)",
+            ],
+        ),
+        (
+            "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2",
+            &["3:1 duplicate-key: `listen` stands here twice; the first is in line 2 (keep one of the two)"],
+        ),
+        (
+            "watch: { mode: poll, mode: poll }",
+            &["2:22 duplicate-key: `mode` stands here twice; the first is in line 2 (keep one of the two)"],
+        ),
+        (
+            "listen: localhost:80",
+            &[
+                "2:9 bad-address: `listen` is \"localhost:80\", not an address and a port (write an address such as 127.0.0.1:4100)",
+            ],
+        ),
+        (
+            "listen: 127.0.0.1:65536",
+            &[
+                "2:9 bad-address: `listen` is \"127.0.0.1:65536\", not an address and a port (write an address such as 127.0.0.1:4100)",
+            ],
+        ),
+        (
+            "listen: 127.0.0.1:7\nops_listen: 127.0.0.1:7",
+            &[
+                "3:13 same-address: `ops_listen` is 127.0.0.1:7, which `listen` takes already (give it a port of its own, or remove it)",
+            ],
+        ),
+        ("pipelines: ''", &["2:12 no-value: `pipelines` is empty (write some text, or remove the key)"]),
+        (
+            "store: oracle:x",
+            &["2:8 bad-store: `store` is of no known kind (write `sqlite:PATH`, `memory:` or `{ env: NAME }`)"],
+        ),
+        (
+            "store: memory",
+            &["2:8 bad-store: `store` is of no known kind (write `sqlite:PATH`, `memory:` or `{ env: NAME }`)"],
+        ),
+        ("store: 'sqlite:'", &["2:8 bad-store: `store` names no file (write `sqlite:data/landbridge.db`)"]),
+        (
+            "store: 'sqlite::memory:'",
+            &["2:8 bad-store: `store: sqlite::memory:` is spelled otherwise here (write `memory:`)"],
+        ),
+        (
+            "store: sqlite://data/x.db",
+            &[
+                "2:8 bad-store: `store` has slashes before its path (write the path right after the colon: `sqlite:PATH`)",
+            ],
+        ),
+        (
+            "store: postgres://db/x",
+            &["2:8 not-in-this-release: a `store` on PostgreSQL is not part of this release (write `sqlite:PATH`)"],
+        ),
+        (
+            "store: { env: NO_SUCH }",
+            &[
+                "2:15 not-set: `store` is to be read from the environment variable NO_SUCH, which is not set (set it where the daemon is started, or write `sqlite:PATH`)",
+            ],
+        ),
+        ("lease: 30", &["2:8 bad-span: `lease` has no unit (write `30s` for seconds)"]),
+        ("lease: 100ms", &["2:8 out-of-range: `lease` is 100ms, outside 1s to 1h (write a span from 1s to 1h)"]),
+        (
+            "watch: { quiet: 1ms, apply: some }",
+            &[
+                "2:17 out-of-range: `quiet` is 1ms, outside 10ms to 10s (write a span from 10ms to 10s)",
+                "2:29 unknown-value: `apply` cannot be \"some\" (write one of `per_file`, `all`)",
+            ],
+        ),
+        (
+            "watch: { allow_empty: yes }",
+            &["2:23 wrong-type: `allow_empty` must be true or false, not text (write `true`, without quotes)"],
+        ),
+        (
+            "prices: { opnai: { multiplier: 1 } }",
+            &["2:11 unknown-provider: there is no provider `opnai` (did you mean `openai`?)"],
+        ),
+        (
+            "prices: { openai: { multiplier: 0 } }",
+            &[
+                "2:33 out-of-range: `multiplier` is 0, not a number from 0.0001 to 10 (write a decimal number from 0.0001 to 10)",
+            ],
+        ),
+        ("prices: { openai: {} }", &["2:19 missing-key: a price needs `multiplier` (add `multiplier: …`)"]),
+        (
+            "quotas: [{ provider: openai, model: 'a[', concurrency: 1 }]",
+            &[
+                "2:37 bad-glob: `model` is not a pattern: unclosed character class; missing ']' (write a model's name, with * for any characters)",
+            ],
+        ),
+        (
+            "quotas: [{ provider: other, model: a }]",
+            &[
+                "2:10 empty-quota: this quota limits nothing (add `requests_per_minute`, `tokens_per_minute` or `concurrency`)",
+                "2:22 unknown-provider: there is no provider `other` (the providers are openai)",
+            ],
+        ),
+        (
+            "quotas: [{ provider: openai, model: a, concurrency: 1, share: 0% }]",
+            &["2:63 out-of-range: `share` is nothing at all (write a share such as 60%)"],
+        ),
+        (
+            "quotas: [{ provider: openai, model: a, concurrency: 1, share: 60 }]",
+            &[
+                "2:63 out-of-range: `share` is 60, not a number from 0.0001 to 1 (write a decimal number from 0.0001 to 1)",
+            ],
+        ),
+        (
+            "quotas: [{ provider: openai, model: a, concurrency: 1 }, { provider: openai, model: a, concurrency: 2 }]",
+            &[
+                "2:58 duplicate-quota: this quota stands here twice: same provider, model and region (keep one of the two)",
+            ],
+        ),
+    ] {
+        let found = read(&format!("{SMALLEST}{lines}\n"), &[]).map(|loaded| loaded.settings).expect_err(lines);
+        assert_eq!(brief(&found), expected, "{lines}");
+    }
+}
+
+#[test]
+fn providers_are_checked() {
+    for (provider, expected) in [
+        ("p: {}", "1:14 missing-key: the provider `p` needs `api` (add `api: openai` or `api: bedrock`)"),
+        ("p: { api: opnai }", "1:24 unknown-value: `api` cannot be \"opnai\" (did you mean `openai`?)"),
+        ("p: { api: openai, auth: aws }", "1:32 not-in-this-release: `auth` is not part of this release ("),
+        (
+            "p: { api: openai, region: us-east-1 }",
+            "1:32 unknown-key: unknown key `region` (an `api: openai` provider has the keys ",
+        ),
+        ("p: { api: bedrock, base_url: x }", "1:33 unknown-key: unknown key `base_url` ("),
+        ("P: { api: bedrock }", "1:14 bad-name: a provider cannot be named \"P\" (write `p`"),
+        ("p: { api: bedrock, family: p }", "1:41 own-family: `family` names the provider itself ("),
+        ("p: { api: bedrock, family: q }", "1:41 unknown-provider: there is no provider `q` (did you mean `p`?)"),
+        ("p: { api: bedrock, region: US }", "1:41 bad-name: "),
+        ("p: { api: bedrock, role_arn: admin }", "1:43 bad-arn: `role_arn` is not the ARN of a role ("),
+        (
+            "p: { api: bedrock, endpoint_url: 'ftp://x' }",
+            "1:47 bad-url: `endpoint_url` is not the address of a server (",
+        ),
+        ("p: { api: openai, base_url: api.openai.com }", "1:42 bad-url: "),
+        ("p: { api: openai, base_url: 'https://x/?a=1' }", "1:42 bad-url: "),
+        ("p: { api: openai, api_key: { } }", "1:41 missing-key: `api_key` says neither (write either `env` or `file`)"),
+        (
+            "p: { api: openai, api_key: { env: A, file: b } }",
+            "1:57 conflict: `api_key` says both (write either `env` or `file`)",
+        ),
+        (
+            "p: { api: openai, api_key: { vault: A } }",
+            "1:43 unknown-key: unknown key `vault` (a secret has the keys `env`, `file`)",
+        ),
+        ("", "1:12 no-provider: `providers` has 0 entries; one to 100 are needed ("),
+    ] {
+        let found =
+            read(&format!("providers: {{ {provider} }}\n"), &[]).map(|loaded| loaded.settings).expect_err(provider);
+        let found = brief(&found);
+        assert!(found.iter().any(|found| found.starts_with(expected)), "{provider}: {found:#?}");
+    }
+    for (text, expected) in [
+        ("", "the settings file needs `providers`"),
+        ("# nothing\n", "the settings file needs `providers`"),
+        ("- a\n", "`the settings file` must be a mapping, not a list"),
+        ("a: [", "syntax"),
+        ("\u{0}", "syntax"),
+    ] {
+        let found = read(text, &[]).expect_err(text);
+        assert!(brief(&found)[0].contains(expected), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_listener_beyond_this_machine_is_refused_while_there_are_no_keys() {
+    for address in ["0.0.0.0:4100", "192.0.2.1:4100", "[::]:4100"] {
+        let found = read(&format!("{SMALLEST}listen: '{address}'\n"), &[]).expect_err(address);
+        assert_eq!(found[0].code, "open-listener");
+        assert!(found[0].message.contains("not part of this release"), "{}", found[0].message);
+    }
+    for address in ["127.0.0.1:0", "[::1]:4100", "127.9.9.9:4100"] {
+        assert!(read(&format!("{SMALLEST}listen: '{address}'\n"), &[]).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn no_secret_is_ever_repeated() {
+    const SECRET: &str = "sk-verysecret";
+    for text in [
+        "providers: { openai: { api: openai, api_key: sk-verysecret, tpyo: 1 } }",
+        "providers: { openai: { api: openai, api_key: [sk-verysecret] } }",
+        "providers: { openai: { api: openai, api_key: { env: sk-verysecret } } }",
+        "providers: { openai: { api: openai, base_url: 'https://me:sk-verysecret@x/' , tpyo: 1 } }",
+        "providers:\n  openai:\n    api: openai\n    api_key: \"sk-verysecret\n",
+        "providers:\n  openai:\n    api: openai\n    api_key: sk-verysecret: x\n",
+        "providers: { openai: { api: openai } }\nstore: postgres://me:sk-verysecret@x/db",
+        "providers: { openai: { api: openai } }\nstore: { env: sk-verysecret }",
+        "providers: { openai: { api: openai } }\nstore: { env: DB }",
+    ] {
+        let found =
+            read(text, &[("DB", "postgres://me:sk-verysecret@x/db")]).map(|loaded| loaded.settings).expect_err(text);
+        let shown = format!("{}{found:?}", shown(&found));
+        assert!(!shown.contains(SECRET), "{text}: {shown}");
+    }
+    for (variable, value) in [
+        ("LANDBRIDGE_PROVIDERS__OPENAI__API_KEY", SECRET),
+        ("LANDBRIDGE_PROVIDERS__OPENAI__API_KEY", "{ sk-verysecret"),
+        ("LANDBRIDGE_PROVIDERS__OPENAI__API_KEY", "{ env: sk-verysecret }"),
+        ("LANDBRIDGE_PROVIDERS__OPENAI__BASE_URL", "https://sk-verysecret@x"),
+        ("LANDBRIDGE_STORE", "postgres://me:sk-verysecret@x/db"),
+    ] {
+        let found = read(SMALLEST, &[(variable, value)]).map(|loaded| loaded.settings).expect_err(value);
+        let shown = format!("{}{found:?}", shown(&found));
+        assert!(shown.contains(variable) && !shown.contains(SECRET), "{shown}");
+    }
+    let refused = brief(&read("providers: { openai: { api: openai, api_key: x } }", &[]).unwrap_err());
+    assert_eq!(
+        refused,
+        ["1:46 literal-secret: `api_key` says where the secret is, and never holds it \
+          (write `{ env: NAME }` or `{ file: PATH }`, and withdraw the secret if this file was shared)"]
+    );
+}
+
+#[test]
+fn a_key_on_an_open_wire_is_a_warning() {
+    let plain = |url: &str| {
+        let text = format!("providers: {{ p: {{ api: openai, base_url: '{url}', api_key: {{ env: K }} }} }}\n");
+        read(&text, &[]).unwrap().warnings.iter().map(|warning| warning.code.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(plain("http://models.example/v1"), ["plain-http"]);
+    for fine in ["https://models.example", "http://127.0.0.1:1", "http://localhost", "http://[::1]:3"] {
+        assert!(plain(fine).is_empty(), "{fine}");
+    }
+}
