@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, watch};
 
 pub use memory::MemoryStore;
 pub use records::*;
+pub use sqlite::SqliteStore;
 
 use crate::{
     clock::Timestamp,

@@ -18,8 +18,8 @@ use std::{
 };
 
 use super::{
-    AttemptEnd, ClaimRequest, Claimed, Fence, Intent, JobRecord, MemoryStore, NewJob, Next, Settled, Settlement, Store,
-    Submitted,
+    AttemptEnd, ClaimRequest, Claimed, Fence, Intent, JobRecord, MemoryStore, NewJob, Next, Settled, Settlement,
+    SqliteStore, Store, Submitted,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -68,6 +68,13 @@ impl Bench {
     pub fn memory() -> Self {
         let clock = TestClock::new();
         Self { store: Arc::new(MemoryStore::new(clock.clone())), clock, _folder: None }
+    }
+
+    pub fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = TestClock::new();
+        let store = SqliteStore::open(&folder.path().join("queue.db"), clock.clone()).unwrap();
+        Self { store: Arc::new(store), clock, _folder: Some(folder) }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -195,6 +202,14 @@ macro_rules! suite {
                 #[tokio::test]
                 async fn $case() {
                     super::$room::$case(&super::Bench::memory()).await;
+                }
+            )*)*
+        }
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$room::$case(&super::Bench::sqlite()).await;
                 }
             )*)*
         }

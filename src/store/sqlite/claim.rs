@@ -1,0 +1,213 @@
+//! Claiming jobs, and writing intents.
+//!
+//! Invariant: a claim looks at the heads of the ready index alone, so its cost does not grow with the queue.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{codes, rows, session::Session, trouble::Trouble};
+use crate::{
+    clock::Timestamp,
+    ids::JobId,
+    job::state::Event,
+    names::PipelineName,
+    store::{ClaimRequest, Claimed, Fence, Intent},
+};
+
+/// Jobs of one claim at most, whatever is asked for: a transaction of a few milliseconds.
+const CLAIM_MAX: u32 = 1_024;
+
+const READY: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_ready \
+                     WHERE pipeline = ?1 AND state = 0 AND suspect = 0 ORDER BY order_key, seq LIMIT ?2";
+const SUSPECT: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_suspect \
+                       WHERE suspect = 1 AND finished_at IS NULL AND pipeline = ?1 AND state = 0 \
+                       ORDER BY order_key, seq LIMIT 1";
+
+/// A pipeline being claimed from: its next jobs, and how many more it may give.
+struct Lane<'a> {
+    name: &'a PipelineName,
+    number: i64,
+    left: u32,
+    heads: VecDeque<(i64, i64)>,
+}
+
+impl Session {
+    /// Claims ready jobs, or one suspect.
+    pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, Trouble> {
+        let (node, new) = self.names.node(&self.conn, request.node)?;
+        if new {
+            self.seen(request.node)?;
+        }
+        if request.suspects {
+            return self.claim_suspect(request, node);
+        }
+        let max = request.max.min(CLAIM_MAX);
+        let mut lanes: Vec<Lane<'_>> = Vec::new();
+        for (name, limit) in &request.pipelines {
+            if let Some(number) =
+                self.names.known_pipeline(name).filter(|number| *limit > 0 && self.any_queued(*number))
+            {
+                lanes.push(Lane { name, number, left: *limit, heads: VecDeque::new() });
+            }
+        }
+        // One pipeline is read in one go; of many, each a little, and again where that was not enough.
+        let share = max.checked_div(u32::try_from(lanes.len()).unwrap_or(u32::MAX)).unwrap_or(0);
+        let chunk = if lanes.len() <= 1 { max } else { share.saturating_mul(2).saturating_add(1).min(max) };
+        let mut next = BinaryHeap::new();
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            next.extend(self.head(lane, chunk)?.map(|head| Reverse((head, place))));
+        }
+        let mut claimed = Vec::new();
+        while claimed.len() < max as usize
+            && let Some(Reverse(((_, seq), place))) = next.pop()
+            && let Some(lane) = lanes.get_mut(place)
+        {
+            lane.heads.pop_front();
+            lane.left -= 1;
+            claimed.push(self.take(seq, lane.name, node)?);
+            next.extend(self.head(lane, chunk)?.map(|head| Reverse((head, place))));
+        }
+        Ok(claimed)
+    }
+
+    /// The lane's next job. What was claimed before has left the index already.
+    fn head(&self, lane: &mut Lane<'_>, chunk: u32) -> Result<Option<(i64, i64)>, Trouble> {
+        if lane.left == 0 {
+            return Ok(None);
+        }
+        if lane.heads.is_empty() {
+            let mut statement = self.conn.prepare_cached(READY)?;
+            let rows = statement
+                .query_map(params![lane.number, chunk.min(lane.left)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            lane.heads = rows.collect::<Result<_, _>>()?;
+        }
+        Ok(lane.heads.front().copied())
+    }
+
+    fn claim_suspect(&mut self, request: &ClaimRequest, node: i64) -> Result<Vec<Claimed>, Trouble> {
+        let in_flight = self
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM jobs INDEXED BY jobs_suspect \
+                 WHERE suspect = 1 AND finished_at IS NULL AND state = 3 AND node = ?1 LIMIT 1",
+            )?
+            .query_row([node], |_| Ok(()))
+            .optional()?;
+        if request.max == 0 || in_flight.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut first: Option<((i64, i64), &PipelineName)> = None;
+        for (name, _) in request.pipelines.iter().filter(|(_, limit)| *limit > 0) {
+            let Some(number) = self.names.known_pipeline(name) else { continue };
+            let head = self
+                .conn
+                .prepare_cached(SUSPECT)?
+                .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            first = [first, head.map(|head| (head, name))].into_iter().flatten().min();
+        }
+        match first {
+            Some(((_, seq), name)) => Ok(vec![self.take(seq, name, node)?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Gives a queued job to a node.
+    fn take(&mut self, seq: i64, pipeline: &PipelineName, node: i64) -> Result<Claimed, Trouble> {
+        let (standing, mut claimed) = {
+            let mut statement = self.conn.prepare_cached(concat!(
+                "SELECT ",
+                super::session::standing_columns!(),
+                ", priority, created_at, expiry_key, assignment FROM jobs WHERE seq = ?1"
+            ))?;
+            let mut found = statement.query([seq])?;
+            let Some(row) = found.next()? else {
+                return Err(Trouble::Row(format!("the index of ready jobs names row {seq}, which is not there")));
+            };
+            let standing = super::session::Standing::read(row)?;
+            let assignment: Option<String> = row.get(11)?;
+            let claimed = Claimed {
+                id: standing.id,
+                pipeline: pipeline.clone(),
+                fence: Fence(codes::unsigned(standing.fence + 1)),
+                priority: row.get(8)?,
+                created_at: Timestamp::from_micros(row.get(9)?),
+                expiry_key: Timestamp::from_micros(row.get(10)?),
+                metadata: std::collections::BTreeMap::new(),
+                body: String::new(),
+                assignment: assignment.as_deref().map(serde_json::from_str).transpose()?,
+                attempts: Vec::new(),
+                suspect: standing.suspect,
+            };
+            (standing, claimed)
+        };
+        let state = self.step(&standing, Event::Claim)?;
+        self.execute(
+            "UPDATE jobs SET state = ?2, fence = fence + 1, node = ?3 WHERE seq = ?1",
+            params![seq, codes::state_code(state), node],
+        )?;
+        let (metadata, body): (Option<String>, Option<String>) = self
+            .conn
+            .prepare_cached("SELECT metadata, body FROM contents WHERE seq = ?1")?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        claimed.metadata = rows::metadata(metadata.as_deref())?;
+        claimed.body = body.unwrap_or_default();
+        if standing.fence > 0 {
+            // Only a job that was claimed before can have a past.
+            claimed.attempts = rows::attempts(&self.conn, seq)?;
+        }
+        Ok(claimed)
+    }
+
+    /// Writes intents; for each, whether the fence held.
+    pub fn begin(&mut self, intents: &[Intent]) -> Result<Vec<bool>, Trouble> {
+        intents.iter().map(|intent| self.begin_one(intent)).collect()
+    }
+
+    fn begin_one(&mut self, intent: &Intent) -> Result<bool, Trouble> {
+        let Some((seq, pipeline)) = self.running(intent.job, intent.fence)? else { return Ok(false) };
+        if let Some(assignment) = &intent.assignment {
+            self.execute(
+                "UPDATE jobs SET assignment = ?2 WHERE seq = ?1 AND assignment IS NULL",
+                params![seq, serde_json::to_string(assignment)?],
+            )?;
+        }
+        let fidelity = if intent.fidelity.is_empty() { None } else { Some(serde_json::to_string(&intent.fidelity)?) };
+        self.execute(
+            "INSERT INTO attempts (job, id, job_id, pipeline, n, target, provider, model, region, generation, \
+             started_at, fidelity, decision) \
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
+             WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE job = ?1 AND id = ?2)",
+            params![
+                seq,
+                intent.attempt.as_bytes(),
+                intent.job.as_bytes(),
+                pipeline,
+                intent.n,
+                intent.target.as_str(),
+                intent.provider.as_str(),
+                intent.model,
+                intent.region.as_ref().map(crate::names::Region::as_str),
+                codes::signed(intent.generation),
+                intent.started_at.as_micros(),
+                fidelity,
+                intent.decision,
+            ],
+        )?;
+        Ok(true)
+    }
+
+    /// The row and pipeline of a running job whose fence holds.
+    fn running(&self, id: JobId, fence: Fence) -> Result<Option<(i64, i64)>, Trouble> {
+        let found = self
+            .conn
+            .prepare_cached("SELECT seq, pipeline FROM jobs WHERE id = ?1 AND fence = ?2 AND state = 3")?
+            .query_row(params![id.as_bytes(), codes::signed(fence.0)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,124 @@
+//! Taking back what a dead daemon left running.
+
+use std::time::Duration;
+
+use rusqlite::params;
+
+use super::{
+    codes,
+    session::{Session, Standing, standing_columns},
+    trouble::Trouble,
+};
+use crate::{
+    ids::{AttemptId, NodeId},
+    job::{Fault, Outcome, State},
+    store::{
+        AttemptEnd, Recovered,
+        crash::{self, Abandoned, Fate},
+    },
+};
+
+impl Session {
+    /// A node begins a new life.
+    pub fn register(&mut self, node: NodeId) -> Result<Recovered, Trouble> {
+        let number = self.seen(node)?;
+        self.take_back(number, true)
+    }
+
+    /// A node stopped in good order.
+    pub fn deregister(&mut self, node: NodeId) -> Result<(), Trouble> {
+        let (number, _) = self.names.node(&self.conn, node)?;
+        self.execute("UPDATE nodes SET seen_at = NULL WHERE id = ?1", [number])?;
+        self.take_back(number, false).map(drop)
+    }
+
+    /// Takes back what silent nodes left; never from the node that this process is, which lives as long as the lock.
+    pub fn reclaim(&mut self, lease: Duration) -> Result<Recovered, Trouble> {
+        let (local, _) = self.names.node(&self.conn, self.local)?;
+        let before = (self.now() - lease).as_micros();
+        let silent: Vec<i64> = {
+            let mut statement = self.conn.prepare_cached("SELECT id FROM nodes WHERE seen_at < ?1 AND id != ?2")?;
+            let rows = statement.query_map([before, local], |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        let mut all = Recovered::default();
+        for node in silent {
+            self.execute("UPDATE nodes SET seen_at = NULL WHERE id = ?1", [node])?;
+            let one = self.take_back(node, true)?;
+            all.requeued += one.requeued;
+            all.unknown_attempts += one.unknown_attempts;
+            all.suspects += one.suspects;
+            all.quarantined.extend(one.quarantined);
+        }
+        Ok(all)
+    }
+
+    fn take_back(&mut self, node: i64, crashed: bool) -> Result<Recovered, Trouble> {
+        let busy = self.standings(
+            concat!("SELECT ", standing_columns!(), " FROM jobs INDEXED BY jobs_busy WHERE node = ?1 ORDER BY id"),
+            [node],
+        )?;
+        let mut recovered = Recovered::default();
+        let mut abandoned: Vec<(Standing, Abandoned)> = Vec::new();
+        for job in busy {
+            let closed = self.close_unseen(&job)?;
+            recovered.unknown_attempts += closed;
+            if job.state == State::Running {
+                let crashes = u32::try_from(job.crashes).unwrap_or(0);
+                abandoned.push((job, Abandoned { crashes, suspect: job.suspect, calling: crashed && closed > 0 }));
+            } else {
+                self.let_go(job.seq)?;
+            }
+        }
+        let suspects = crash::suspects_calling(abandoned.iter().map(|(_, job)| job));
+        for (job, left) in abandoned {
+            let fate = crash::fate(left, suspects);
+            let (crashes, suspect) = match fate {
+                Fate::Requeue { crashes, suspect } => (crashes, suspect),
+                Fate::Quarantine { crashes } => (crashes, true),
+            };
+            self.execute(
+                "UPDATE jobs SET fence = fence + 1, crashes = ?2, suspect = ?3 WHERE seq = ?1",
+                params![job.seq, crashes, suspect],
+            )?;
+            match fate {
+                Fate::Requeue { suspect, .. } => {
+                    recovered.requeued += 1;
+                    recovered.suspects += u64::from(suspect);
+                    self.requeue(&job)?;
+                }
+                Fate::Quarantine { crashes } => {
+                    recovered.quarantined.push(job.id);
+                    self.fail(&job, &crash::quarantine_error(job.id, crashes))?;
+                }
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// Closes a job's open attempts as `unknown`; how many.
+    fn close_unseen(&mut self, job: &Standing) -> Result<u64, Trouble> {
+        let open: Vec<AttemptId> = {
+            let mut statement =
+                self.conn.prepare_cached("SELECT id FROM attempts WHERE job = ?1 AND ended_at IS NULL")?;
+            let rows = statement.query_map([job.seq], |row| row.get(0).map(AttemptId::from_bytes))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        let ended_at = self.now();
+        for attempt in &open {
+            let end = AttemptEnd {
+                attempt: *attempt,
+                ended_at,
+                outcome: Outcome::Unknown,
+                fault: Some(Fault::Unknown),
+                message: Some(crash::UNSEEN_END.to_owned()),
+                usage: None,
+                cost: None,
+                possibly_billed: true,
+                provider_request_id: None,
+            };
+            self.close(job.seq, job.pipeline, &end)?;
+        }
+        Ok(codes::unsigned(i64::try_from(open.len()).unwrap_or(i64::MAX)))
+    }
+}

@@ -1,0 +1,237 @@
+//! What a command works with: the writer's connection, and what must change in step with it.
+//!
+//! Invariant: sums, names and hints follow the transaction: kept when it commits, forgotten when it does not.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rusqlite::{Connection, params};
+
+use super::{codes, names::Names, tally::Tally, trouble::Trouble};
+use crate::{
+    clock::{SharedClock, Timestamp},
+    ids::{JobId, NodeId},
+    job::{
+        State,
+        state::{Event, next},
+    },
+    names::PipelineName,
+    store::hints::Hints,
+};
+
+/// How many jobs stand where, for whoever asks.
+pub type Counts = Arc<Mutex<BTreeMap<(PipelineName, State), u64>>>;
+
+/// The writer's side of the database.
+pub struct Session {
+    pub conn: Connection,
+    pub clock: SharedClock,
+    pub names: Names,
+    pub tally: Tally,
+    pub local: NodeId,
+    totals: HashMap<(i64, State), i64>,
+    counts: Counts,
+    hints: Arc<Hints>,
+    next_seq: i64,
+    became_ready: bool,
+    ended: Vec<JobId>,
+    /// The disk error that the next commit meets.
+    #[cfg(test)]
+    pub fail_next_commit: Option<std::ffi::c_int>,
+}
+
+/// What every command needs to know of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    pub seq: i64,
+    pub id: JobId,
+    pub pipeline: i64,
+    pub state: State,
+    pub fence: i64,
+    pub batch: Option<i64>,
+    pub crashes: i64,
+    pub suspect: bool,
+}
+
+/// The columns of [`Standing`], for `SELECT` and `RETURNING`.
+macro_rules! standing_columns {
+    () => {
+        "seq, id, pipeline, state, fence, batch, crashes, suspect"
+    };
+}
+pub(super) use standing_columns;
+
+impl Standing {
+    /// From a row of [`standing_columns`].
+    pub fn read(row: &rusqlite::Row<'_>) -> Result<Self, Trouble> {
+        Ok(Self {
+            seq: row.get(0)?,
+            id: JobId::from_bytes(row.get(1)?),
+            pipeline: row.get(2)?,
+            state: codes::state(row.get(3)?)?,
+            fence: row.get(4)?,
+            batch: row.get(5)?,
+            crashes: row.get(6)?,
+            suspect: row.get(7)?,
+        })
+    }
+}
+
+impl Session {
+    /// A session over an open file of today's shape.
+    pub fn new(
+        conn: Connection,
+        clock: SharedClock,
+        local: NodeId,
+        counts: Counts,
+        hints: Arc<Hints>,
+    ) -> Result<Self, Trouble> {
+        let names = Names::load(&conn)?;
+        let mut totals = HashMap::new();
+        let mut published = BTreeMap::new();
+        {
+            let mut rows = conn.prepare("SELECT pipeline, state, n FROM counts WHERE n > 0")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                let (pipeline, state, n) = (row.get(0)?, codes::state(row.get(1)?)?, row.get(2)?);
+                totals.insert((pipeline, state), n);
+                if let Some(name) = names.pipeline_name(pipeline) {
+                    published.insert((name.clone(), state), codes::unsigned(n));
+                }
+            }
+        }
+        // Ledger rows outlive their jobs: a number that any of them names is not given again.
+        let next_seq: i64 = conn.query_row(
+            "SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM jobs), (SELECT coalesce(max(job), 0) FROM attempts))",
+            [],
+            |row| row.get(0),
+        )?;
+        *counts.lock().unwrap_or_else(PoisonError::into_inner) = published;
+        Ok(Self {
+            conn,
+            clock,
+            names,
+            tally: Tally::default(),
+            local,
+            totals,
+            counts,
+            hints,
+            next_seq,
+            became_ready: false,
+            ended: Vec::new(),
+            #[cfg(test)]
+            fail_next_commit: None,
+        })
+    }
+
+    /// The store's own time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A number for a new job. Numbers of undone transactions are not given again.
+    pub fn next_seq(&mut self) -> i64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// Reads a job's standing.
+    pub fn standing(&self, id: JobId) -> Result<Option<Standing>, Trouble> {
+        let mut statement =
+            self.conn.prepare_cached(concat!("SELECT ", standing_columns!(), " FROM jobs WHERE id = ?1"))?;
+        let mut rows = statement.query([id.as_bytes()])?;
+        rows.next()?.map(Standing::read).transpose()
+    }
+
+    /// Reads the standings that a query of [`standing_columns`] gives.
+    pub fn standings(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Standing>, Trouble> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Standing::read(row)?);
+        }
+        Ok(found)
+    }
+
+    /// Runs a statement; how many rows it changed.
+    pub fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, Trouble> {
+        Ok(self.conn.prepare_cached(sql)?.execute(params)?)
+    }
+
+    /// Asks the state machine for a job's next state, and keeps sums and hints in step. The caller writes the row.
+    pub fn step(&mut self, job: &Standing, event: Event) -> Result<State, Trouble> {
+        let state = next(job.state, event).map_err(|illegal| Trouble::Row(format!("{}: {illegal}", job.id)))?;
+        self.tally.leave(job.pipeline, job.batch, job.state);
+        self.tally.enter(job.pipeline, job.batch, state);
+        self.became_ready |= state == State::Queued;
+        if state.is_terminal() {
+            self.ended.push(job.id);
+        }
+        Ok(state)
+    }
+
+    /// A new job was added.
+    pub fn added(&mut self, pipeline: i64, batch: Option<i64>, state: State) {
+        self.tally.enter(pipeline, batch, state);
+        self.became_ready |= state == State::Queued;
+    }
+
+    /// Whether any job of a pipeline is queued, as this transaction sees it.
+    pub fn any_queued(&self, pipeline: i64) -> bool {
+        let of = |sums: &HashMap<(i64, State), i64>| sums.get(&(pipeline, State::Queued)).copied().unwrap_or(0);
+        of(&self.totals) + of(&self.tally.states) > 0
+    }
+
+    /// Says that a node lives. Its number.
+    pub fn seen(&mut self, node: NodeId) -> Result<i64, Trouble> {
+        let (number, _) = self.names.node(&self.conn, node)?;
+        self.execute("UPDATE nodes SET seen_at = ?2 WHERE id = ?1", params![number, self.now().as_micros()])?;
+        Ok(number)
+    }
+
+    /// Makes the transaction durable.
+    pub fn commit(&mut self) -> Result<(), Trouble> {
+        #[cfg(test)]
+        if let Some(code) = self.fail_next_commit.take() {
+            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into());
+        }
+        self.execute("COMMIT", []).map(drop)
+    }
+
+    /// The transaction is durable: publishes what it did.
+    pub fn keep(&mut self) {
+        self.names.keep_fresh();
+        let tally = std::mem::take(&mut self.tally);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((pipeline, state), by) in tally.states {
+            let total = self.totals.entry((pipeline, state)).or_default();
+            *total += by;
+            let Some(name) = self.names.pipeline_name(pipeline) else { continue };
+            let key = (name.clone(), state);
+            if *total > 0 {
+                counts.insert(key, codes::unsigned(*total));
+            } else {
+                counts.remove(&key);
+            }
+        }
+        drop(counts);
+        if std::mem::take(&mut self.became_ready) {
+            self.hints.ready();
+        }
+        for job in self.ended.drain(..) {
+            self.hints.ended(job);
+        }
+    }
+
+    /// The transaction is undone.
+    pub fn forget(&mut self) {
+        self.names.forget_fresh();
+        self.tally = Tally::default();
+        self.became_ready = false;
+        self.ended.clear();
+    }
+}

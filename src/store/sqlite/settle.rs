@@ -1,0 +1,135 @@
+//! Closing attempts and moving jobs on.
+
+use rusqlite::params;
+
+use super::{
+    codes,
+    session::{Session, Standing},
+    trouble::Trouble,
+};
+use crate::{
+    job::{State, state::Event},
+    store::{AttemptEnd, Next, Settled, Settlement},
+};
+
+/// Who has a job in flight is forgotten with the job's last open attempt: until then its bill may still come.
+macro_rules! node_kept {
+    () => {
+        "node = iif(EXISTS (SELECT 1 FROM attempts WHERE job = ?1 AND ended_at IS NULL), node, NULL)"
+    };
+}
+pub(super) use node_kept;
+
+impl Session {
+    /// Closes attempts and moves jobs on; for each, what became of it.
+    pub fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<Settled>, Trouble> {
+        settlements.iter().map(|settlement| self.settle_one(settlement)).collect()
+    }
+
+    fn settle_one(&mut self, settlement: &Settlement) -> Result<Settled, Trouble> {
+        let Some(job) = self.standing(settlement.job)? else { return Ok(Settled::Stale) };
+        if let Some(end) = &settlement.ended {
+            self.close(job.seq, job.pipeline, end)?;
+        }
+        if job.state != State::Running || job.fence != codes::signed(settlement.fence.0) {
+            if job.state.is_terminal() {
+                self.let_go(job.seq)?;
+            }
+            return Ok(Settled::Stale);
+        }
+        if settlement.ended.is_some() && job.crashes > 0 {
+            self.execute("UPDATE jobs SET crashes = 0, suspect = 0 WHERE seq = ?1", [job.seq])?;
+        }
+        self.move_on(&job, &settlement.next)?;
+        Ok(Settled::Applied)
+    }
+
+    fn move_on(&mut self, job: &Standing, next: &Next) -> Result<(), Trouble> {
+        let now = self.now().as_micros();
+        match next {
+            Next::Keep => Ok(()),
+            Next::Queue => self.requeue(job),
+            Next::Wait(until) => {
+                let state = codes::state_code(self.step(job, Event::Wait)?);
+                self.execute(
+                    concat!("UPDATE jobs SET state = ?2, run_at = ?3, ", node_kept!(), " WHERE seq = ?1"),
+                    params![job.seq, state, until.as_micros()],
+                )
+                .map(drop)
+            }
+            Next::Hold(reason) => {
+                let state = codes::state_code(self.step(job, Event::Hold)?);
+                self.execute(
+                    concat!("UPDATE jobs SET state = ?2, hold = ?3, held_at = ?4, ", node_kept!(), " WHERE seq = ?1"),
+                    params![job.seq, state, reason.to_string(), now],
+                )
+                .map(drop)
+            }
+            Next::Succeed(result) => {
+                self.execute("INSERT INTO results (seq, result) VALUES (?1, ?2)", params![job.seq, result])?;
+                self.end(job, Event::Succeed)
+            }
+            Next::Fail(error) => self.fail(job, error),
+            Next::Expire => self.end(job, Event::Expire),
+        }
+    }
+
+    /// Puts a running job back into the queue.
+    pub fn requeue(&mut self, job: &Standing) -> Result<(), Trouble> {
+        let state = codes::state_code(self.step(job, Event::Requeue)?);
+        let sql = concat!("UPDATE jobs SET state = ?2, ", node_kept!(), " WHERE seq = ?1");
+        self.execute(sql, params![job.seq, state]).map(drop)
+    }
+
+    /// Ends a job by a failure.
+    pub fn fail(&mut self, job: &Standing, error: &crate::store::JobError) -> Result<(), Trouble> {
+        let error = serde_json::to_string(error)?;
+        self.execute("INSERT INTO results (seq, error) VALUES (?1, ?2)", params![job.seq, error])?;
+        self.end(job, Event::Fail)
+    }
+
+    /// Ends a job.
+    pub fn end(&mut self, job: &Standing, event: Event) -> Result<(), Trouble> {
+        let state = codes::state_code(self.step(job, event)?);
+        let sql = concat!("UPDATE jobs SET state = ?2, finished_at = ?3, ", node_kept!(), " WHERE seq = ?1");
+        self.execute(sql, params![job.seq, state, self.now().as_micros()]).map(drop)
+    }
+
+    /// Forgets who had an ended job in flight, if no attempt is open any more.
+    pub fn let_go(&self, seq: i64) -> Result<(), Trouble> {
+        let sql = concat!("UPDATE jobs SET ", node_kept!(), " WHERE seq = ?1 AND node IS NOT NULL");
+        self.execute(sql, [seq]).map(drop)
+    }
+
+    /// Closes an attempt once; later ends of the same attempt change nothing. Whether it was open.
+    pub fn close(&mut self, job: i64, pipeline: i64, end: &AttemptEnd) -> Result<bool, Trouble> {
+        let usage = end.usage.as_ref();
+        let closed = self.execute(
+            "UPDATE attempts SET ended_at = ?3, outcome = ?4, fault = ?5, message = ?6, input = ?7, output = ?8, \
+             cache_read = ?9, cache_write = ?10, reasoning = ?11, cost = ?12, billed = ?13, request = ?14 \
+             WHERE job = ?1 AND id = ?2 AND ended_at IS NULL",
+            params![
+                job,
+                end.attempt.as_bytes(),
+                end.ended_at.as_micros(),
+                codes::outcome_code(end.outcome),
+                end.fault.map(|fault| fault.to_string()),
+                end.message,
+                usage.map(|usage| codes::signed(usage.input)),
+                usage.map(|usage| codes::signed(usage.output)),
+                usage.map(|usage| codes::signed(usage.cache_read)),
+                usage.map(|usage| codes::signed(usage.cache_write)),
+                usage.map(|usage| codes::signed(usage.reasoning)),
+                end.cost.map(|cost| cost.to_string()),
+                end.possibly_billed,
+                end.provider_request_id,
+            ],
+        )?;
+        if closed > 0
+            && let Some(cost) = end.cost
+        {
+            self.tally.spend(pipeline, end.ended_at, cost);
+        }
+        Ok(closed > 0)
+    }
+}

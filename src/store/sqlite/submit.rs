@@ -1,0 +1,91 @@
+//! Adding jobs.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{codes, session::Session, trouble::Trouble};
+use crate::{
+    clock::Timestamp,
+    ids::JobId,
+    job::State,
+    store::{NewJob, Submitted},
+};
+
+impl Session {
+    /// Adds jobs; one answer for each.
+    pub fn submit(&mut self, jobs: &[NewJob]) -> Result<Vec<Submitted>, Trouble> {
+        jobs.iter().map(|job| self.submit_one(job)).collect()
+    }
+
+    fn submit_one(&mut self, job: &NewJob) -> Result<Submitted, Trouble> {
+        let pipeline = self.names.pipeline(&self.conn, &job.pipeline)?;
+        if let Some(key) = &job.idempotency_key
+            && let Some(known) = self.known_key(key, pipeline, job)?
+        {
+            return Ok(known);
+        }
+        let seq = self.next_seq();
+        let batch = job.batch.as_ref().map(|name| self.names.batch(&self.conn, name)).transpose()?;
+        let not_before = job.not_before.filter(|at| *at > self.now());
+        let state = if not_before.is_some() { State::Waiting } else { State::Queued };
+        let added = self.execute(
+            "INSERT INTO jobs (seq, id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
+            params![
+                seq,
+                job.id.as_bytes(),
+                pipeline,
+                codes::state_code(state),
+                job.order_key(),
+                job.expiry_key.as_micros(),
+                job.created_at.as_micros(),
+                job.priority,
+                not_before.map(Timestamp::as_micros),
+                batch,
+            ],
+        )?;
+        if added == 0 {
+            let known = self.standing(job.id)?.map_or(state, |known| known.state);
+            return Ok(Submitted::Existing(job.id, known));
+        }
+        let metadata = if job.metadata.is_empty() { None } else { Some(serde_json::to_string(&job.metadata)?) };
+        self.execute(
+            "INSERT INTO contents (seq, deadline, caller, key, retry_of, metadata, body) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                seq,
+                job.deadline.as_micros(),
+                job.caller,
+                job.idempotency_key,
+                job.retry_of.as_ref().map(JobId::as_bytes),
+                metadata,
+                job.body,
+            ],
+        )?;
+        if let Some(key) = &job.idempotency_key {
+            self.execute(
+                "INSERT INTO keys (key, pipeline, caller, job, digest) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![key, pipeline, job.caller, seq, job.digest],
+            )?;
+        }
+        self.added(pipeline, batch, state);
+        Ok(Submitted::New(state))
+    }
+
+    fn known_key(&self, key: &str, pipeline: i64, job: &NewJob) -> Result<Option<Submitted>, Trouble> {
+        let known: Option<([u8; 16], i64, Vec<u8>)> = self
+            .conn
+            .prepare_cached(
+                "SELECT jobs.id, jobs.state, keys.digest FROM keys JOIN jobs ON jobs.seq = keys.job \
+                 WHERE keys.key = ?1 AND keys.pipeline = ?2 AND keys.caller = ?3",
+            )?
+            .query_row(params![key, pipeline, job.caller], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((id, state, digest)) = known else { return Ok(None) };
+        let id = JobId::from_bytes(id);
+        Ok(Some(if digest == job.digest {
+            Submitted::Existing(id, codes::state(state)?)
+        } else {
+            Submitted::Conflict(id)
+        }))
+    }
+}
