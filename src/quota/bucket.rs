@@ -1,0 +1,116 @@
+//! A token bucket that books: it says when an amount may be used, and counts it as used from then on.
+//!
+//! Invariant: amounts up to the burst never exceed `burst + rate × time` over any stretch of time. Bookings are served in
+//! the order they were made. The balance may be negative: that is what has been promised ahead of its time.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// The fastest rate that is told apart from any faster one: a million million a minute. Keeps sums exact.
+const FASTEST: f64 = 1e12;
+/// A balance this near is met: rates are no whole numbers of microseconds.
+const NEAR: f64 = 1e-6;
+
+/// A token bucket, full when made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bucket {
+    per_micro: f64,
+    burst: f64,
+    balance: f64,
+    updated: Timestamp,
+    /// What will refill and overflow before the latest booking, because something else holds that call up. It is out of
+    /// the balance's reach from then on.
+    overflow: f64,
+    overflows_by: Timestamp,
+}
+
+impl Bucket {
+    /// A bucket that refills by `per_minute`, and holds what refills in `burst`, or a single unit if that is more. Rates
+    /// that are negative or no number count as zero.
+    pub fn new(per_minute: f64, burst: Duration, now: Timestamp) -> Self {
+        let mut bucket =
+            Self { per_micro: 0.0, burst: 1.0, balance: 0.0, updated: now, overflow: 0.0, overflows_by: now };
+        bucket.set_rate(per_minute, burst, now);
+        bucket.balance = bucket.burst;
+        bucket
+    }
+
+    /// Changes the rate from now on. What was used stays used; a larger burst fills at the new rate.
+    pub fn set_rate(&mut self, per_minute: f64, burst: Duration, now: Timestamp) {
+        self.refill(now);
+        let per_minute = if per_minute > 0.0 { per_minute.min(FASTEST) } else { 0.0 };
+        self.per_micro = per_minute / 60e6;
+        self.burst = (per_minute / 60.0 * burst.as_secs_f64()).max(1.0);
+        self.overflow = 0.0;
+        self.balance = self.balance.min(self.burst);
+    }
+
+    /// When `amount` may be used, if it is booked now; `None` when nothing ever refills. More than the burst may be used
+    /// once the bucket is full, and leaves it in debt.
+    pub fn when(&mut self, now: Timestamp, amount: u64) -> Option<Timestamp> {
+        self.refill(now);
+        if self.per_micro <= 0.0 {
+            return None;
+        }
+        let missing = (amount as f64).min(self.burst) - self.balance + self.overflow;
+        if missing <= NEAR {
+            return Some(now);
+        }
+        Some(
+            now + Duration::try_from_secs_f64(missing / self.per_micro / 1e6)
+                .map_or(Duration::MAX, up_to_the_microsecond),
+        )
+    }
+
+    /// Books an amount for a time not before the one that [`Bucket::when`] just told. What refills until then and finds
+    /// the bucket full is lost, as it is in the provider's own.
+    pub fn book(&mut self, at: Timestamp, amount: u64) {
+        let by_then = self.balance - self.overflow + self.updated.until(at).as_micros() as f64 * self.per_micro;
+        if by_then > self.burst {
+            self.overflow += by_then - self.burst;
+            self.overflows_by = self.overflows_by.max(at);
+        }
+        self.balance -= amount as f64;
+    }
+
+    /// Charges more than was booked.
+    pub fn charge(&mut self, amount: u64) {
+        self.balance -= amount as f64;
+    }
+
+    /// Gives back what was booked and not used.
+    pub fn give_back(&mut self, amount: u64) {
+        self.balance = (self.balance + amount as f64).min(self.burst + self.overflow);
+    }
+
+    /// Gives back a booking that was not kept. Whether the bucket overflows until the latest one that still stands is not
+    /// known any more, and better a call too early than a bucket that waits for nobody.
+    pub fn cancel(&mut self, amount: u64) {
+        self.overflow = 0.0;
+        self.give_back(amount);
+    }
+
+    /// Lets nothing new go before `until`, and refills nothing before then either: what has been saved up is gone.
+    pub(super) fn stop_until(&mut self, until: Timestamp) {
+        self.refill(until);
+        self.balance = (self.balance - self.overflow).min(0.0);
+        self.overflow = 0.0;
+    }
+
+    fn refill(&mut self, now: Timestamp) {
+        let grown = now.since(self.updated).as_micros() as f64 * self.per_micro;
+        self.balance = (self.balance + grown).min(self.burst + self.overflow);
+        if now >= self.overflows_by || now < self.updated {
+            self.balance -= self.overflow;
+            self.overflow = 0.0;
+            self.overflows_by = now;
+        }
+        // Also when the clock went back: the past is not waited for a second time.
+        self.updated = now;
+    }
+}
+
+fn up_to_the_microsecond(span: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(span.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX))
+}
