@@ -1,1 +1,159 @@
-//! Being written.
+//! The command line: arguments, commands, exit codes.
+//!
+//! Invariant: a command returns how it ended and prints through its console; only [`run`] turns that into an exit code.
+//! Commands that ask a daemon do so over HTTP alone ([`connection`]).
+
+pub mod audit;
+pub mod completions;
+pub mod connection;
+pub mod exit;
+pub mod flag;
+pub mod init;
+pub mod jobs;
+pub mod local;
+pub mod models;
+pub mod patience;
+pub mod print;
+pub mod progress;
+pub mod results;
+pub mod rollback;
+pub mod submit;
+
+pub mod check;
+pub mod demo;
+pub mod doctor;
+pub mod explain;
+pub mod run;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+
+use self::{
+    exit::{Exit, Failure, Result},
+    print::Console,
+};
+
+/// Carries queued prompt jobs from OpenAI to Amazon Bedrock, as gradually as you want, and back in a second
+#[derive(Debug, Parser)]
+#[command(
+    name = "landbridge",
+    version,
+    propagate_version = false,
+    after_help = "\
+Exit codes: 0 all well; 1 something failed; 3 jobs ended without a result (submit --wait, jobs wait);
+64 wrong usage; 69 daemon not reachable; 78 bad settings.
+LANDBRIDGE_KEY holds the key for daemons that want one.
+
+Start with `landbridge init`. `landbridge COMMAND --help` has examples for each command."
+)]
+pub struct Cli {
+    /// The settings file
+    #[arg(
+        long,
+        global = true,
+        env = "LANDBRIDGE_CONFIG",
+        value_name = "FILE",
+        default_value = "config/landbridge.yaml"
+    )]
+    pub config: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a starter folder
+    Init(init::InitArgs),
+    /// Put jobs into the queue
+    Submit(submit::SubmitArgs),
+    /// See and steer the queue
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Set, clear and list flags: kill switches, pauses
+    #[command(subcommand)]
+    Flag(flag::FlagCommand),
+    /// Send everything back to the baseline provider
+    Rollback(rollback::RollbackArgs),
+    /// Undo a rollback
+    Resume(rollback::ResumeArgs),
+    /// Show who did what, when, and why
+    Audit(audit::AuditArgs),
+    /// List models: prices, limits, lifecycles, uses, substitutes
+    Models(models::ModelsArgs),
+    /// Print a script that completes commands in a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// The program: reads the arguments, runs the command, says how it ended.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
+    let progress = err.is_terminal();
+    let exit = run_with(arguments, &mut Console { out: &mut out, err: &mut err, progress });
+    exit.into()
+}
+
+/// The same, writing to a given console.
+pub fn run_with(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let (exit, stream) = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (Exit::Success, &mut console.out),
+                _ => (Exit::Usage, &mut console.err),
+            };
+            // A reader that went away needs no help.
+            let _ = write!(stream, "{}", error.render());
+            return exit;
+        }
+    };
+    match cli.execute(console).and_then(|exit| Ok(console.out.flush().map(|()| exit)?)) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                let _ = writeln!(console.err, "landbridge: {}", print::printable_lines(&failure.message));
+            }
+            failure.exit
+        }
+    }
+}
+
+impl Cli {
+    fn execute(&self, console: &mut Console<'_>) -> Result {
+        let config = &self.config;
+        match &self.command {
+            Command::Init(args) => init::execute(args, console),
+            Command::Submit(args) => wait_for(submit::execute(args, config, console)),
+            Command::Jobs(command) => wait_for(jobs::execute(command, config, console)),
+            Command::Flag(command) => wait_for(flag::execute(command, config, console)),
+            Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
+            Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
+            Command::Audit(args) => wait_for(audit::execute(args, config, console)),
+            Command::Models(args) => models::execute(args, config, console),
+            Command::Completions(args) => completions::execute(args, &mut Self::command(), console),
+        }
+    }
+}
+
+/// Runs a client command on a runtime of its own.
+fn wait_for(command: impl Future<Output = Result>) -> Result {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let ended = runtime.block_on(command);
+    // A read of standard input may still be blocked; nobody waits for it any more.
+    runtime.shutdown_background();
+    ended
+}

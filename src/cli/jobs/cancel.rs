@@ -1,0 +1,95 @@
+//! `landbridge jobs cancel`.
+
+use std::path::Path;
+
+use clap::Args;
+use serde_json::json;
+
+use super::select::{Selector, batch_counts, pipeline_counts};
+use crate::{
+    cli::{
+        connection::{CallError, Connection, Daemon},
+        exit::{Exit, Result},
+        print::{Console, Format, count, counted, counts_in_words},
+    },
+    job::State,
+};
+
+/// Which jobs to cancel
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A call in flight is stopped; it may still be billed. Jobs that have ended stay as they are.
+
+Examples:
+  landbridge jobs cancel job_0199f0a4c1d27b3e8a5d0c6b7e1f2a3b
+  landbridge jobs cancel --batch monday --dry-run
+  landbridge jobs cancel --batch monday
+  landbridge jobs cancel --pipeline ticket-triage --where metadata.customer=c-42
+
+Exit codes: 0 all cancelled; 1 some could not be")]
+pub struct CancelArgs {
+    /// Which
+    #[command(flatten)]
+    pub selector: Selector,
+    /// Only say what would be cancelled
+    #[arg(long)]
+    pub dry_run: bool,
+    /// json: {"cancelled": N, "refused": N}
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// The daemon
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+const LIVE: &[State] = &[State::Queued, State::Waiting, State::Held, State::Running];
+
+/// Runs the command.
+pub async fn execute(args: &CancelArgs, config: &Path, console: &mut Console<'_>) -> Result {
+    let daemon = Daemon::new(&args.connection, config)?;
+    let filter = &args.selector.filter;
+    let (whole, counts) = match (filter.only_batch(), filter.only_pipeline()) {
+        (Some(batch), _) => {
+            let batch_now = batch_counts(&daemon, batch).await?;
+            (Some(json!({"batch": batch})), batch_now.get("counts").cloned().unwrap_or_default())
+        }
+        (_, Some(pipeline)) => (Some(json!({"pipeline": pipeline})), pipeline_counts(&daemon, pipeline).await?),
+        _ => (None, serde_json::Value::Null),
+    };
+    let words = counts_in_words(&counts);
+    if whole.is_some() && !words.is_empty() {
+        writeln!(console.err, "before: {words}")?;
+    }
+    let (mut cancelled, mut refused) = (0, 0);
+    match whole {
+        Some(_) if args.dry_run => cancelled = LIVE.iter().map(|state| count(&counts, &format!("/{state}"))).sum(),
+        Some(body) => cancelled = count(&daemon.post(&["v1", "ops", "cancel"]).json(&body).send().await?, "/cancelled"),
+        None => {
+            let mut selected = args.selector.jobs(&daemon, LIVE);
+            while let Some(ids) = selected.next().await? {
+                for id in ids {
+                    if args.dry_run {
+                        cancelled += 1;
+                        continue;
+                    }
+                    match daemon.post(&["v1", "jobs", &id.to_string(), "cancel"]).send().await {
+                        Ok(_) => cancelled += 1,
+                        Err(CallError::Refused { message, status }) if status != 401 && status != 403 => {
+                            refused += 1;
+                            writeln!(console.err, "{id}: {message}")?;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+    }
+    match args.format {
+        Format::Json => {
+            console.json(&json!({"cancelled": cancelled, "refused": refused, "dry_run": args.dry_run}))?;
+        }
+        Format::Human if args.dry_run => writeln!(console.out, "would cancel {}", counted(cancelled, "job"))?,
+        Format::Human => writeln!(console.out, "cancelled {}", counted(cancelled, "job"))?,
+    }
+    Ok(if refused > 0 { Exit::Failed } else { Exit::Success })
+}
