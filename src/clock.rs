@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 pub struct InvalidSpan(pub String);
 
 /// Longest span an operator may write: ten years. Keeps every sum of times in range.
-pub const MAX_SPAN: Duration = Duration::from_secs(3_650 * 86_400);
+pub const MAX_SPAN: Duration = Duration::from_hours(3_650 * 24);
 
 /// Reads `150ms`, `30s`, `5m`, `24h`, `7d` and sums such as `1h30m`.
 ///
@@ -117,7 +117,8 @@ pub fn format_span(span: Duration) -> String {
     let mut text = String::new();
     for (unit, millis) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
         if rest >= millis {
-            text.push_str(&format!("{}{unit}", rest / millis));
+            text.push_str(&(rest / millis).to_string());
+            text.push_str(unit);
             rest %= millis;
         }
     }

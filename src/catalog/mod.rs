@@ -4,6 +4,7 @@
 //! that the catalogue does not know still works: it merely has no price, window or lifecycle. Nothing here calls anyone
 //! or knows the time.
 
+mod api;
 pub mod id;
 mod model;
 mod prices;
@@ -19,12 +20,13 @@ use std::{
 
 use rust_decimal::Decimal;
 
+pub use api::Api;
 pub use model::{
     Capabilities, CountTokens, Input, Lifecycle, Model, Reasoning, Sampling, Schema, Tokenizer, ToolChoice,
 };
 pub use prices::{LongPrices, Prices};
 
-use crate::{diagnostic::Diagnostic, money::Usd, spec::Api, usage::Usage};
+use crate::{diagnostic::Diagnostic, money::Usd, usage::Usage};
 
 /// All known models.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! What is known of one model.
 
+use super::Api;
 use super::prices::Prices;
-use crate::spec::Api;
 
 /// Whether a model still serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,13 +6,12 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::{
-    Catalog,
+    Api, Catalog,
     model::{CountTokens, Input, Lifecycle, Model, Reasoning, Sampling, Schema, Tokenizer, ToolChoice},
     prices::{LongPrices, Prices},
 };
 use crate::{
     diagnostic::Diagnostic,
-    spec::Api,
     yaml::{self, Findings, Keys, Node, Section, Value},
 };
 

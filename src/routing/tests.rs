@@ -1,3 +1,5 @@
+//! Decisions: rules, rollouts, flags and fallback together.
+
 use proptest::prelude::*;
 
 use super::{

@@ -24,7 +24,7 @@ use crate::{
 pub use diff::{SettingsDiff, diff};
 pub use environment::{Environment, Override, environment, environment_flags};
 pub use load::Loaded;
-pub use secret::{SecretError, SecretReader, SecretValue};
+pub use secret::{SecretError, SecretValue};
 
 /// The whole of the settings.
 #[derive(Debug, Clone, PartialEq)]

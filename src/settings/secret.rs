@@ -6,8 +6,6 @@ use std::{
     fmt, fs, io,
     io::Read,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use super::Secret;
@@ -48,7 +46,7 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// Reads it now. See [`SecretReader`] for what is read again and again.
+    /// Reads it now.
     ///
     /// # Errors
     /// [`SecretError`] with what to do.
@@ -84,42 +82,6 @@ fn read_file(path: &Path) -> Result<SecretValue, SecretError> {
     match text.trim() {
         "" => Err(SecretError::Unusable(path.to_owned(), "nothing")),
         secret => Ok(SecretValue(secret.to_owned())),
-    }
-}
-
-/// What tells one state of a file from the next: its time and its length.
-type Stamp = (SystemTime, u64);
-
-/// Reads a secret whenever it is asked for, but opens a file only when it has changed.
-#[derive(Debug)]
-pub struct SecretReader {
-    secret: Secret,
-    last: Mutex<Option<(Stamp, SecretValue)>>,
-}
-
-impl SecretReader {
-    /// A reader of `secret`; reads nothing yet.
-    pub fn new(secret: Secret) -> Self {
-        Self { secret, last: Mutex::new(None) }
-    }
-
-    /// The secret as it is now.
-    ///
-    /// # Errors
-    /// [`SecretError`] with what to do.
-    pub fn read(&self) -> Result<SecretValue, SecretError> {
-        let Secret::File(path) = &self.secret else { return self.secret.read() };
-        let stamp = |found: fs::Metadata| found.modified().map(|time| (time, found.len()));
-        let now = fs::metadata(path).and_then(stamp).map_err(|error| SecretError::Unreadable(path.clone(), error))?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((then, value)) = &*last
-            && *then == now
-        {
-            return Ok(value.clone());
-        }
-        let value = read_file(path)?;
-        *last = Some((now, value.clone()));
-        Ok(value)
     }
 }
 
@@ -162,32 +124,16 @@ mod tests {
     fn a_secret_is_read_from_its_place_and_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        let reader = SecretReader::new(Secret::File(path.clone()));
-        assert!(matches!(reader.read(), Err(SecretError::Unreadable(..))));
+        let secret = Secret::File(path.clone());
+        assert!(matches!(secret.read(), Err(SecretError::Unreadable(..))));
         for (written, expected) in [("sk-1\n", Some("sk-1")), (" \n", None), ("sk-longer", Some("sk-longer"))] {
             fs::write(&path, written).unwrap();
-            assert_eq!(reader.read().ok().as_ref().map(SecretValue::expose), expected);
+            assert_eq!(secret.read().ok().as_ref().map(SecretValue::expose), expected);
         }
-        let shown = format!("{:?} {:?}", reader.read().unwrap(), reader);
+        let shown = format!("{:?} {:?}", secret.read().unwrap(), secret);
         assert!(!shown.contains("sk-"), "{shown}");
         fs::write(&path, "x".repeat(70_000)).unwrap();
-        assert!(matches!(reader.read(), Err(SecretError::Unusable(_, "more than 64 KiB"))));
-    }
-
-    #[test]
-    fn a_file_is_read_again_when_its_time_changes_and_only_then() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        fs::write(&path, "one").unwrap();
-        let first = fs::metadata(&path).unwrap().modified().unwrap();
-        let set_time = |time| fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
-        let reader = SecretReader::new(Secret::File(path.clone()));
-        assert_eq!(reader.read().unwrap().expose(), "one");
-        fs::write(&path, "two").unwrap();
-        set_time(first);
-        assert_eq!(reader.read().unwrap().expose(), "one", "same time and length");
-        set_time(first + std::time::Duration::from_secs(1));
-        assert_eq!(reader.read().unwrap().expose(), "two");
+        assert!(matches!(secret.read(), Err(SecretError::Unusable(_, "more than 64 KiB"))));
     }
 
     #[test]

@@ -2,20 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
+pub use crate::catalog::Api;
 use crate::names::{ProviderName, Region};
-
-/// The wire protocol that a provider speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::EnumString)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum Api {
-    /// OpenAI chat completions over HTTP.
-    OpenAi,
-    /// Amazon Bedrock Converse.
-    Bedrock,
-}
 
 /// What a spec may ask of one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! Values, places and advice; and no input that panics.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Envelopes: what is taken, and what is refused with the field that is wrong.
+
 use proptest::prelude::*;
 use serde_json::json;
 

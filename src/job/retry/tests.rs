@@ -1,3 +1,5 @@
+//! The table of faults, row by row, and what holds for every row.
+
 use proptest::prelude::*;
 use strum::IntoEnumIterator;
 

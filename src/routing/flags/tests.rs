@@ -1,3 +1,5 @@
+//! Flags on four levels: which one wins.
+
 use super::*;
 use crate::routing::fixture::{pipeline, provider, providers, rule, target, triage};
 use crate::spec::{Destination, TargetIx};

@@ -1,3 +1,5 @@
+//! Specs from text to pipeline, or to every problem they have.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
