@@ -1,3 +1,5 @@
+//! The breaker: when it opens, what it lets through, when it closes.
+
 use proptest::prelude::*;
 use strum::IntoEnumIterator;
 

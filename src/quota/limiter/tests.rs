@@ -1,3 +1,5 @@
+//! Reservations and settlements: never above what is granted, and nothing lost.
+
 use proptest::prelude::*;
 
 use super::*;
