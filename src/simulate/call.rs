@@ -169,7 +169,8 @@ impl Flight {
     fn plan(&mut self, prompt: &Prompt) -> Result<Plan, Unable> {
         let now = self.world.now();
         let mut inner = self.world.inner();
-        let capability = capability::check(inner.config.models, &self.world.catalog, self.api, prompt, now)?;
+        let capability =
+            capability::check(inner.config.models, &self.world.catalog, self.api, prompt, self.region.as_deref(), now)?;
         let facts = CallFacts {
             api: self.api,
             model: &prompt.model,

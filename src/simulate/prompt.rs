@@ -22,6 +22,8 @@ pub(super) struct Prompt {
     pub input_tokens: u64,
     /// What the caller asked for at most.
     pub max_output: Option<u64>,
+    /// How hard the model is to think, where the caller says.
+    pub effort: Option<String>,
     /// Texts that end the answer.
     pub stops: Vec<String>,
     /// The form of the answer.
@@ -32,7 +34,8 @@ pub(super) struct Prompt {
     pub choices: u64,
     /// Whom the caller says the call is for: a job's id, most often.
     pub job: Option<String>,
-    /// The names of optional parameters that are present and not at their neutral value, as OpenAI calls them.
+    /// The names of optional parameters that are present and not at their neutral value, as OpenAI calls them;
+    /// `assistant_prefill` stands for a last message of the assistant.
     pub parameters: Vec<&'static str>,
 }
 
@@ -136,6 +139,7 @@ impl Listener {
             hash: PromptHash(digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))),
             input_tokens: tokens(self.characters) + self.messages * 3 + 3,
             choices: 1,
+            parameters: if self.last == Some(Speaker::Other) { vec!["assistant_prefill"] } else { Vec::new() },
             ..Prompt::default()
         }
     }

@@ -120,7 +120,7 @@ fn inline(sentence: &str) -> Vec<&str> {
 /// `a, b or c`: the last item is two.
 fn split_last(mut items: Vec<&str>) -> Vec<&str> {
     if let Some(last) = items.pop() {
-        match last.split_once(" or ").or_else(|| last.split_once(" and ")) {
+        match last.split_once(" or ").or_else(|| last.split_once(" and ")).filter(|_| !last.contains('(')) {
             Some((one, other)) => items.extend([one, other]),
             None => items.push(last),
         }

@@ -92,6 +92,20 @@ pub(super) fn unable(unable: &Unable) -> Refused {
             "ResourceNotFoundException",
             "This model version has reached the end of its life. Please refer to the AWS documentation for more details.",
         ),
+        Unable::NeedsProfile => validation(
+            "Invocation of this model ID with on-demand throughput isn’t supported. Retry your request with the ID or ARN \
+             of an inference profile that contains this model.",
+        ),
+        Unable::ForcedTool => {
+            validation("This model doesn't support a forced tool. Remove toolConfig.toolChoice and try again.")
+        }
+        Unable::Bound { asked, least } => validation(format!(
+            "The maximum tokens you requested, {asked}, is below the model's minimum of {least}. Try again with a higher \
+             maximum tokens value."
+        )),
+        Unable::Parameter("assistant_prefill") => validation(
+            "This model does not support assistant message prefill. The conversation must end with a user message.",
+        ),
         Unable::Parameter("stop") => {
             validation("This model doesn't support the stopSequences field. Remove stopSequences and try again.")
         }

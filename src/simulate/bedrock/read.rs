@@ -214,6 +214,7 @@ fn inference(config: InferenceConfig, prompt: &mut Prompt) -> Result<(), Refused
         }
         prompt.parameters.push("max_tokens");
     }
+    let both = config.temperature.is_some() && config.top_p.is_some();
     for (value, field, name) in [(config.temperature, "temperature", "temperature"), (config.top_p, "topP", "top_p")] {
         let Some(value) = value else { continue };
         if value < 0.0 {
@@ -223,7 +224,7 @@ fn inference(config: InferenceConfig, prompt: &mut Prompt) -> Result<(), Refused
             return Err(unsatisfied(&value, field, "have value less than or equal to 1"));
         }
         // Models without sampling parameters take the value that changes nothing.
-        if value < 1.0 {
+        if value < 1.0 || both {
             prompt.parameters.push(name);
         }
     }

@@ -170,6 +170,19 @@ pub(super) fn unable(model: &str, unable: &Unable) -> Refused {
         Unable::Ended => {
             Refused::new(404, "model_not_found", format!("The model `{model}` has been shut down and is no longer accessible."))
         }
+        Unable::NeedsProfile => Refused::new(404, "model_not_found", format!("The model `{model}` does not exist.")),
+        Unable::ForcedTool => Refused::new(
+            400,
+            "unsupported_value",
+            "Unsupported value: 'tool_choice' does not support forcing a tool with this model.",
+        )
+        .param("tool_choice"),
+        Unable::Bound { asked, least } => Refused::new(
+            400,
+            "integer_below_min_value",
+            format!("Invalid 'max_completion_tokens': integer below minimum value. Expected a value >= {least}, but got {asked} instead."),
+        )
+        .param("max_completion_tokens"),
         Unable::Parameter("max_tokens") => Refused::new(
             400,
             "unsupported_parameter",

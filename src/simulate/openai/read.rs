@@ -137,17 +137,12 @@ fn option(field: Field<'_>, prompt: &mut Prompt) -> Result<(), Refused> {
             let metadata: std::collections::BTreeMap<String, String> = field.read("an object of strings")?;
             prompt.job = job_hint(metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         }
-        "user"
-        | "safety_identifier"
-        | "prompt_cache_key"
-        | "prompt_cache_retention"
-        | "service_tier"
-        | "reasoning_effort"
-        | "verbosity" => {
+        "reasoning_effort" => {
+            prompt.effort = Some(field.read("a string")?);
+            prompt.parameters.push("reasoning_effort");
+        }
+        "user" | "safety_identifier" | "prompt_cache_key" | "prompt_cache_retention" | "service_tier" | "verbosity" => {
             field.read::<String>("a string")?;
-            if let "reasoning_effort" = field.name {
-                prompt.parameters.push("reasoning_effort");
-            }
         }
         "store" | "parallel_tool_calls" => {
             field.read::<bool>("a boolean")?;

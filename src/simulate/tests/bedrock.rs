@@ -14,9 +14,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::Document;
 
 use super::*;
-use crate::simulate::Outcome;
+use crate::{catalog::Catalog, simulate::Outcome};
 
-const HAIKU: &str = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
+const HAIKU: &str = "eu.anthropic.claude-haiku-4-5-20251001-v1:0";
 
 fn client(simulation: &Simulation) -> Client {
     let config = aws_sdk_bedrockruntime::Config::builder()
@@ -203,4 +203,50 @@ async fn tokens_are_reserved_by_the_bound_and_told_by_nothing() {
     for _ in 0..5 {
         bounded(800).send().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_the_catalogue_says_of_models_holds() {
+    let simulation =
+        Simulation::start(SimulateOptions { catalog: Catalog::builtin(), ..options(&[], &[]) }).await.unwrap();
+    let client = client(&simulation);
+    let sonnet = "eu.anthropic.claude-sonnet-5-5";
+    let cool = || InferenceConfiguration::builder().temperature(0.5).build();
+    for (request, code, message) in [
+        (ask(&client, "us.example.imagined-v1:0"), "ValidationException", "The provided model identifier is invalid."),
+        (
+            ask(&client, HAIKU.trim_start_matches("eu.")),
+            "ValidationException",
+            "with on-demand throughput isn’t supported",
+        ),
+        (
+            ask(&client, &HAIKU.replace("eu.", "us.")),
+            "ValidationException",
+            "The provided model identifier is invalid.",
+        ),
+        (ask(&client, "anthropic.claude-3-haiku-20240307-v1:0"), "ResourceNotFoundException", "end of its life"),
+        (ask(&client, sonnet).inference_config(cool()), "ValidationException", "`temperature` is deprecated"),
+        (
+            ask(&client, sonnet).messages(message(ConversationRole::Assistant, "I")),
+            "ValidationException",
+            "must end with a user message",
+        ),
+        (
+            ask(&client, HAIKU).inference_config(InferenceConfiguration::builder().temperature(0.5).top_p(0.5).build()),
+            "ValidationException",
+            "cannot both be specified",
+        ),
+        (
+            ask(&client, HAIKU).inference_config(InferenceConfiguration::builder().max_tokens(64_001).build()),
+            "ValidationException",
+            "exceeds the model limit of 64000",
+        ),
+    ] {
+        let error = request.send().await.unwrap_err();
+        assert_eq!(error.code(), Some(code), "{message}");
+        assert!(error.message().unwrap().contains(message), "{message}: {error:?}");
+    }
+    ask(&client, HAIKU).inference_config(cool()).send().await.unwrap();
+    let neutral = InferenceConfiguration::builder().temperature(1.0).build();
+    ask(&client, sonnet).inference_config(neutral).send().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! OpenAI's protocol.
 
 use super::*;
+use crate::catalog::Catalog;
 
 #[tokio::test]
 async fn a_completion_has_the_shape_of_the_real_one() {
@@ -224,4 +225,54 @@ fn spans_are_written_as_go_writes_them() {
     {
         assert_eq!(super::super::openai::go_duration(Duration::from_millis(millis)), text);
     }
+}
+
+#[tokio::test]
+async fn what_the_catalogue_says_of_models_holds() {
+    let simulation =
+        Simulation::start(SimulateOptions { catalog: Catalog::builtin(), ..options(&[], &[]) }).await.unwrap();
+    let ask = |model: &str, key: &str, value: Value| {
+        let mut body = hello();
+        body["model"] = json!(model);
+        body[key] = value;
+        chat(&simulation, body)
+    };
+    for (model, key, value, status, code) in [
+        ("gpt-4o-mini", "temperature", json!(0), 200, Value::Null),
+        ("gpt-4o-mini", "max_tokens", json!(16_385), 400, json!("invalid_value")),
+        ("gpt-4o", "max_tokens", json!(10), 200, Value::Null),
+        ("gpt-7-imagined", "max_tokens", json!(10), 404, json!("model_not_found")),
+        ("gpt-4", "max_tokens", json!(10), 404, json!("model_not_found")),
+        ("gpt-4o-2024-08-06", "max_tokens", json!(10), 200, Value::Null),
+        ("gpt-5.4-mini", "temperature", json!(0.2), 200, Value::Null),
+        ("o3", "temperature", json!(0.2), 400, json!("unsupported_value")),
+        ("o3", "temperature", json!(1), 200, Value::Null),
+        ("ft:gpt-4o-mini:ours", "max_tokens", json!(10), 200, Value::Null),
+    ] {
+        let reply = ask(model, key, value).await;
+        assert_eq!((reply.status, reply.json()["error"]["code"].clone()), (status, code), "{model} {key}");
+    }
+}
+
+#[tokio::test]
+async fn sampling_and_reasoning_exclude_each_other_where_the_catalogue_says_so() {
+    let simulation =
+        Simulation::start(SimulateOptions { catalog: Catalog::builtin(), ..options(&[], &[]) }).await.unwrap();
+    for (effort, status) in [("none", 200), ("high", 400)] {
+        let mut body = hello();
+        body["reasoning_effort"] = json!(effort);
+        body["temperature"] = json!(0.2);
+        assert_eq!(chat(&simulation, body).await.status, status, "{effort}");
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_with_the_day_they_end() {
+    let simulation =
+        Simulation::start(SimulateOptions { catalog: Catalog::builtin(), ..options(&[], &[]) }).await.unwrap();
+    let list = send(http().get(format!("{}/models", simulation.openai_base_url()))).await.json();
+    let listed = |id: &str| list["data"].as_array().unwrap().iter().find(|model| model["id"] == id);
+    assert_eq!(listed("gpt-5.4-mini").unwrap()["shutdown_date"], Value::Null);
+    assert!(listed("gpt-4").is_none());
+    assert!(list["data"].as_array().unwrap().iter().any(|model| model["shutdown_date"].is_string()));
 }
