@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use rand::Rng;
 
 use super::connection::CallError;
@@ -19,17 +20,21 @@ pub struct Patience {
     total: Duration,
     failing_since: Option<Instant>,
     pause: Duration,
+    bar: ProgressBar,
 }
 
 impl Patience {
-    /// Gives up once calls have failed for `total` on end.
-    pub fn new(total: Duration) -> Self {
-        Self { total, failing_since: None, pause: FIRST_PAUSE }
+    /// Gives up once calls have failed for `total` on end. Until then the bar says what is waited for.
+    pub fn new(total: Duration, bar: &ProgressBar) -> Self {
+        Self { total, failing_since: None, pause: FIRST_PAUSE, bar: bar.clone() }
     }
 
     /// A call succeeded.
     pub fn restore(&mut self) {
-        *self = Self::new(self.total);
+        if self.failing_since.take().is_some() {
+            self.pause = FIRST_PAUSE;
+            self.bar.set_message("");
+        }
     }
 
     /// Waits before the next call.
@@ -41,6 +46,8 @@ impl Patience {
         if !error.is_passing() || since.elapsed() >= self.total {
             return Err(error);
         }
+        let span = crate::clock::format_span(self.total);
+        self.bar.set_message(format!("(trying again for {span}: {})", super::print::printable(&error.to_string())));
         let hint = if let CallError::Busy { retry_after, .. } = &error { *retry_after } else { None };
         let jittered = self.pause.mul_f64(rand::rng().random_range(0.5..1.0));
         let left = self.total.saturating_sub(since.elapsed());

@@ -5,14 +5,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// A bar that counts bytes; without a size it only spins.
 pub fn byte_bar(visible: bool, size: Option<u64>) -> ProgressBar {
     match size {
-        Some(size) => bar(visible, Some(size), "submitting {bar:30} {bytes}/{total_bytes}, {eta} left"),
-        None => bar(visible, None, "submitting {spinner} {bytes}, {bytes_per_sec}"),
+        Some(size) => bar(visible, Some(size), "submitting {bar:30} {bytes}/{total_bytes}, {eta} left {msg}"),
+        None => bar(visible, None, "submitting {spinner} {bytes}, {bytes_per_sec} {msg}"),
     }
 }
 
 /// A bar that counts jobs.
 pub fn job_bar(visible: bool, jobs: u64) -> ProgressBar {
-    bar(visible, Some(jobs), "waiting {bar:30} {human_pos}/{human_len} jobs, {elapsed}")
+    bar(visible, Some(jobs), "waiting {bar:30} {human_pos}/{human_len} jobs, {elapsed} {msg}")
 }
 
 fn bar(visible: bool, length: Option<u64>, template: &str) -> ProgressBar {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::{
@@ -31,8 +32,8 @@ pub fn state(job: &Value) -> Option<State> {
 ///
 /// # Errors
 /// [`CallError`] when the daemon does not know the job, or cannot be reached for `patience`.
-pub async fn ended(daemon: &Daemon, id: JobId, patience: Duration) -> Result<Value, CallError> {
-    let mut patience = Patience::new(patience);
+pub async fn ended(daemon: &Daemon, id: JobId, patience: Duration, bar: &ProgressBar) -> Result<Value, CallError> {
+    let mut patience = Patience::new(patience, bar);
     loop {
         match daemon.get(&["v1", "jobs", &id.to_string()]).waiting(LONG_POLL).send().await {
             Ok(job) => match state(&job) {

@@ -87,8 +87,8 @@ pub async fn execute(args: &WaitArgs, config: &Path, console: &mut Console<'_>) 
 }
 
 async fn whole_batch(args: &WaitArgs, daemon: &Daemon, batch: &str, progress: bool) -> Result<Value> {
-    let mut patience = Patience::new(args.retry_for);
     let bar = job_bar(progress, 0);
+    let mut patience = Patience::new(args.retry_for, &bar);
     loop {
         match batch_counts(daemon, batch).await {
             Ok(now) => {
@@ -127,7 +127,8 @@ async fn wait_for(
     total: &mut u64,
     bar: &ProgressBar,
 ) -> Result<()> {
-    let mut ended = stream::iter(ids).map(|id| results::ended(daemon, id, args.retry_for)).buffer_unordered(IN_FLIGHT);
+    let mut ended =
+        stream::iter(ids).map(|id| results::ended(daemon, id, args.retry_for, bar)).buffer_unordered(IN_FLIGHT);
     while let Some(job) = ended.next().await {
         let state = job?["state"].as_str().unwrap_or_default().to_owned();
         let seen = counts.get(&state).and_then(Value::as_u64).unwrap_or(0);

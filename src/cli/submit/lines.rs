@@ -27,12 +27,39 @@ pub struct Lines<R> {
     number: u64,
     consumed: u64,
     limit: usize,
+    partial: Partial,
+}
+
+/// The part of a line that has come so far.
+#[derive(Default)]
+struct Partial {
+    text: Vec<u8>,
+    too_long: bool,
+    begun: bool,
+}
+
+impl Partial {
+    fn add(&mut self, part: &[u8], limit: usize) {
+        self.begun = true;
+        if self.text.len() + part.len() > limit {
+            self.too_long = true;
+            self.text = Vec::new();
+        }
+        if !self.too_long {
+            self.text.extend_from_slice(part);
+        }
+    }
+
+    fn finish(&mut self) -> Result<Vec<u8>, TooLong> {
+        let Self { text, too_long, .. } = std::mem::take(self);
+        if too_long { Err(TooLong) } else { Ok(text) }
+    }
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     /// The lines of `input`, each at most `limit` bytes long.
     pub fn new(input: R, limit: usize) -> Self {
-        Self { input, number: 0, consumed: 0, limit }
+        Self { input, number: 0, consumed: 0, limit, partial: Partial::default() }
     }
 
     /// Bytes read so far.
@@ -40,7 +67,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.consumed
     }
 
-    /// The next line that is not blank.
+    /// The next line that is not blank. Nothing is lost when the wait for it is given up.
     ///
     /// # Errors
     /// Those of the input.
@@ -62,28 +89,19 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 
     async fn read_line(&mut self) -> io::Result<Option<Result<Vec<u8>, TooLong>>> {
-        let mut line = Vec::new();
-        let (mut too_long, mut any) = (false, false);
         loop {
             let buffer = self.input.fill_buf().await?;
             if buffer.is_empty() {
-                return Ok(any.then_some(if too_long { Err(TooLong) } else { Ok(line) }));
+                return Ok(self.partial.begun.then(|| self.partial.finish()));
             }
-            any = true;
             let end = buffer.iter().position(|byte| *byte == b'\n');
             let part = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
-            if line.len() + part.len() > self.limit {
-                too_long = true;
-                line = Vec::new();
-            }
-            if !too_long {
-                line.extend_from_slice(part);
-            }
+            self.partial.add(part, self.limit);
             let used = part.len() + usize::from(end.is_some());
             self.input.consume(used);
             self.consumed += used as u64;
             if end.is_some() {
-                return Ok(Some(if too_long { Err(TooLong) } else { Ok(line) }));
+                return Ok(Some(self.partial.finish()));
             }
         }
     }

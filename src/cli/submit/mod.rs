@@ -41,6 +41,8 @@ use crate::{clock::parse_span, ids::JobId, job::State};
 const CHUNK_LINES: usize = 1_000;
 /// Bytes in one request, at most (a longer line goes alone).
 const CHUNK_BYTES: usize = 4 << 20;
+/// A request that has a line waits this long for the next one.
+const LINGER: Duration = Duration::from_millis(200);
 /// Requests in flight at once: enough to keep the store's group commit busy.
 const IN_FLIGHT: usize = 4;
 /// Jobs waited for at once.
@@ -194,7 +196,11 @@ async fn next_chunk(
         chunk.jobs.push(job);
     }
     while chunk.jobs.len() + chunk.bad.len() < CHUNK_LINES {
-        let Some(line) = lines.next().await? else { break };
+        // What a slow producer has given so far is not kept waiting for more.
+        let started = !chunk.jobs.is_empty() || !chunk.bad.is_empty();
+        let patience = if started { LINGER } else { Duration::MAX };
+        let Ok(line) = tokio::time::timeout(patience, lines.next()).await else { break };
+        let Some(line) = line? else { break };
         match preparer.prepare(line) {
             Ok(job) if !chunk.jobs.is_empty() && bytes + job.json.len() > CHUNK_BYTES => {
                 *carry = Some(job);
@@ -230,9 +236,10 @@ async fn send_all(
         let chunk = next_chunk(&mut lines, &mut preparer, &mut carry).await?;
         Ok::<_, std::io::Error>(chunk.map(|chunk| (chunk, (lines, preparer, carry))))
     });
+    let bar = &byte_bar(console.progress, size);
     let answers = chunks.map(|chunk| async move {
         let chunk = chunk.map_err(|error| Failure::new(format!("cannot read {}: {error}", args.file.display())))?;
-        let mut answers = send::send(daemon, chunk.jobs, args.retry_for).await?;
+        let mut answers = send::send(daemon, chunk.jobs, args.retry_for, bar).await?;
         answers.extend(chunk.bad.into_iter().map(Err));
         answers.sort_by_key(|answer| match answer {
             Ok(accepted) => accepted.line,
@@ -241,12 +248,11 @@ async fn send_all(
         Ok::<_, Failure>((answers, chunk.consumed))
     });
     let mut answers = Box::pin(answers.buffered(IN_FLIGHT));
-    let bar = byte_bar(console.progress, size);
     while let Some(answered) = answers.next().await {
         let (lines, consumed) = answered?;
         bar.set_position(consumed);
         for answer in lines {
-            record(args, answer, tally, console, &bar)?;
+            record(args, answer, tally, console, bar)?;
         }
     }
     bar.finish_and_clear();
@@ -290,7 +296,7 @@ fn record(
 
 /// Waits for every job; how many ended without a result.
 async fn wait(args: &SubmitArgs, daemon: &Daemon, tally: &Tally, console: &mut Console<'_>) -> Result<u64> {
-    let bar = job_bar(console.progress, tally.jobs.len() as u64);
+    let bar = &job_bar(console.progress, tally.jobs.len() as u64);
     let mut output = args.output.as_deref().map(|path| Output::open(path, console.out)).transpose()?;
     let writes = output.is_some();
     let mut ended = stream::iter(&tally.jobs)
@@ -298,7 +304,7 @@ async fn wait(args: &SubmitArgs, daemon: &Daemon, tally: &Tally, console: &mut C
             let job = if state.is_terminal() && !writes {
                 json!({"id": id, "state": state})
             } else {
-                results::ended(daemon, *id, args.retry_for).await?
+                results::ended(daemon, *id, args.retry_for, bar).await?
             };
             Ok::<_, CallError>((key, job))
         })

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use serde_json::Value;
 
 use super::prepare::{BadLine, Prepared};
@@ -37,11 +38,16 @@ pub type Answer = Result<Accepted, BadLine>;
 ///
 /// # Errors
 /// [`CallError`] when the daemon cannot be reached for `patience`, or refuses the request as a whole.
-pub async fn send(daemon: &Daemon, jobs: Vec<Prepared>, patience: Duration) -> Result<Vec<Answer>, CallError> {
+pub async fn send(
+    daemon: &Daemon,
+    jobs: Vec<Prepared>,
+    patience: Duration,
+    bar: &ProgressBar,
+) -> Result<Vec<Answer>, CallError> {
     let mut answers = Vec::with_capacity(jobs.len());
     // Halves of a request that was too large, the earlier one on top.
     let mut pending = vec![jobs];
-    let mut patience = Patience::new(patience);
+    let mut patience = Patience::new(patience, bar);
     while let Some(mut jobs) = pending.pop() {
         if jobs.is_empty() {
             continue;
