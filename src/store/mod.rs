@@ -77,6 +77,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Claims ready jobs, lowest `order_key` first over all the pipelines asked for, within each one's limit.
     /// With `suspects`, claims at most one suspect, and none while the node has one in flight; without, claims no suspect.
+    /// Await it to its end: what is claimed for a caller that has gone stays claimed until the node (de)registers.
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>>;
 
     /// Writes intents before bytes leave; for each, whether the fence still held (when not, nothing was written).

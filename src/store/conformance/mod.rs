@@ -1,5 +1,6 @@
 //! One suite of behaviours that every store must show. A case gets a [`Bench`] and knows nothing of what is behind it.
 
+mod differential;
 mod reading;
 mod recovery;
 mod retention;
@@ -71,8 +72,11 @@ impl Bench {
     }
 
     pub fn sqlite() -> Self {
+        Self::sqlite_on(TestClock::new())
+    }
+
+    pub fn sqlite_on(clock: Arc<TestClock>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock = TestClock::new();
         let store = SqliteStore::open(&folder.path().join("queue.db"), clock.clone()).unwrap();
         Self { store: Arc::new(store), clock, _folder: Some(folder) }
     }

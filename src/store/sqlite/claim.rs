@@ -21,9 +21,9 @@ use crate::{
 /// Jobs of one claim at most, whatever is asked for: a transaction of a few milliseconds.
 const CLAIM_MAX: u32 = 1_024;
 
-const READY: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_ready \
+pub(super) const READY: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_ready \
                      WHERE pipeline = ?1 AND state = 0 AND suspect = 0 ORDER BY order_key, seq LIMIT ?2";
-const SUSPECT: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_suspect \
+pub(super) const SUSPECT: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_suspect \
                        WHERE suspect = 1 AND finished_at IS NULL AND pipeline = ?1 AND state = 0 \
                        ORDER BY order_key, seq LIMIT 1";
 
@@ -38,10 +38,12 @@ struct Lane<'a> {
 impl Session {
     /// Claims ready jobs, or one suspect.
     pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, Trouble> {
-        let (node, new) = self.names.node(&self.conn, request.node)?;
-        if new {
-            self.seen(request.node)?;
-        }
+        let node = self.names.node(&self.conn, request.node)?;
+        // A node that works is not gone, whether it said so or not.
+        self.execute(
+            "UPDATE nodes SET seen_at = ?2 WHERE id = ?1 AND seen_at IS NULL",
+            params![node, self.now().as_micros()],
+        )?;
         if request.suspects {
             return self.claim_suspect(request, node);
         }
@@ -154,11 +156,12 @@ impl Session {
             .conn
             .prepare_cached("SELECT metadata, body FROM contents WHERE seq = ?1")?
             .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        claimed.metadata = rows::metadata(metadata.as_deref())?;
+        let about = |trouble: Trouble| trouble.about(standing.id);
+        claimed.metadata = rows::metadata(metadata.as_deref()).map_err(about)?;
         claimed.body = body.unwrap_or_default();
         if standing.fence > 0 {
             // Only a job that was claimed before can have a past.
-            claimed.attempts = rows::attempts(&self.conn, seq)?;
+            claimed.attempts = rows::attempts(&self.conn, seq).map_err(about)?;
         }
         Ok(claimed)
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use rusqlite::{Connection, OptionalExtension, ToSql, types::Value};
+use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::{codes, trouble::Trouble};
 use crate::{ids::NodeId, names::PipelineName};
@@ -103,11 +103,9 @@ impl Names {
         self.pipelines.known.iter().map(|(name, number)| (name.clone(), *number)).collect()
     }
 
-    /// The number of a node, made when it has none; and whether this writer meets it for the first time.
-    pub fn node(&mut self, conn: &Connection, node: NodeId) -> Result<(i64, bool), Trouble> {
-        let new = !self.nodes.known.contains_key(&node);
-        let bytes = Value::Blob(node.as_bytes().to_vec());
-        Ok((self.nodes.number(conn, &node, &bytes)?, new))
+    /// The number of a node, made when it has none.
+    pub fn node(&mut self, conn: &Connection, node: NodeId) -> Result<i64, Trouble> {
+        self.nodes.number(conn, &node, node.as_bytes())
     }
 
     /// The number of a batch, made when it has none.

@@ -27,14 +27,14 @@ impl Session {
 
     /// A node stopped in good order.
     pub fn deregister(&mut self, node: NodeId) -> Result<(), Trouble> {
-        let (number, _) = self.names.node(&self.conn, node)?;
+        let number = self.names.node(&self.conn, node)?;
         self.execute("UPDATE nodes SET seen_at = NULL WHERE id = ?1", [number])?;
         self.take_back(number, false).map(drop)
     }
 
     /// Takes back what silent nodes left; never from the node that this process is, which lives as long as the lock.
     pub fn reclaim(&mut self, lease: Duration) -> Result<Recovered, Trouble> {
-        let (local, _) = self.names.node(&self.conn, self.local)?;
+        let local = self.names.node(&self.conn, self.local)?;
         let before = (self.now() - lease).as_micros();
         let silent: Vec<i64> = {
             let mut statement = self.conn.prepare_cached("SELECT id FROM nodes WHERE seen_at < ?1 AND id != ?2")?;

@@ -37,9 +37,9 @@ pub struct Session {
     next_seq: i64,
     became_ready: bool,
     ended: Vec<JobId>,
-    /// The disk error that the next commit meets.
+    /// The disk error that a commit meets, after so many that meet none.
     #[cfg(test)]
-    pub fail_next_commit: Option<std::ffi::c_int>,
+    pub fail_commit_after: Option<(u32, std::ffi::c_int)>,
 }
 
 /// What every command needs to know of a job.
@@ -122,7 +122,7 @@ impl Session {
             became_ready: false,
             ended: Vec::new(),
             #[cfg(test)]
-            fail_next_commit: None,
+            fail_commit_after: None,
         })
     }
 
@@ -188,7 +188,7 @@ impl Session {
 
     /// Says that a node lives. Its number.
     pub fn seen(&mut self, node: NodeId) -> Result<i64, Trouble> {
-        let (number, _) = self.names.node(&self.conn, node)?;
+        let number = self.names.node(&self.conn, node)?;
         self.execute("UPDATE nodes SET seen_at = ?2 WHERE id = ?1", params![number, self.now().as_micros()])?;
         Ok(number)
     }
@@ -196,8 +196,11 @@ impl Session {
     /// Makes the transaction durable.
     pub fn commit(&mut self) -> Result<(), Trouble> {
         #[cfg(test)]
-        if let Some(code) = self.fail_next_commit.take() {
-            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into());
+        if let Some((after, code)) = self.fail_commit_after.take() {
+            if after == 0 {
+                return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into());
+            }
+            self.fail_commit_after = Some((after - 1, code));
         }
         self.execute("COMMIT", []).map(drop)
     }

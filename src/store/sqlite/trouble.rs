@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
 
-use crate::{job::IllegalEvent, store::StoreError};
+use crate::{ids::JobId, job::IllegalEvent, store::StoreError};
 
 /// Why a piece of work on the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,14 @@ impl From<serde_json::Error> for Trouble {
 }
 
 impl Trouble {
+    /// The same, saying which job it is about.
+    pub fn about(self, job: JobId) -> Self {
+        match self {
+            Self::Row(what) => Self::Row(format!("{job}: {what}")),
+            Self::Sql(error) => Self::Sql(error),
+        }
+    }
+
     /// Whether nothing may be written after it until a restart.
     pub fn is_final(&self) -> bool {
         let Self::Sql(error) = self else { return false };
