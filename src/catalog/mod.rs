@@ -29,7 +29,7 @@ pub use prices::{LongPrices, Prices};
 use crate::{diagnostic::Diagnostic, money::Usd, usage::Usage};
 
 /// All known models.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalog {
     models: Vec<Model>,
     openai: HashMap<String, usize>,

@@ -94,6 +94,7 @@ fn snapshot(pipelines: &[Pipeline]) -> Snapshot {
             .iter()
             .map(|pipeline| FileReport { file: format!("{}.yaml", pipeline.name), valid: true, diagnostics: vec![] })
             .collect(),
+        ..Snapshot::default()
     }
 }
 

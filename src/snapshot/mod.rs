@@ -2,8 +2,26 @@
 //!
 //! Invariant: a snapshot is immutable and complete; an attempt works on one from start to end. Each file stands alone:
 //! a broken one keeps its last good version. Reading the disk is somebody else's work: bytes come in as arguments.
+//!
+//! The rooms: [`load`] puts everything together; `specs` reads each file, `trial` runs its tests, `resolve` settles which
+//! of two files may have a name or a model; `definitions` and `flags_file` read what is not a spec; `accept` and
+//! `overlap` know which models go where; [`describe_changes`] says what differs between two snapshots.
 
+mod accept;
+mod definitions;
+mod diff;
+mod flags_file;
+mod load;
+mod missing;
+mod overlap;
+mod parts;
+mod place;
+mod resolve;
 mod sources;
+mod specs;
+#[cfg(test)]
+mod tests;
+mod trial;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,13 +32,17 @@ use crate::{
     diagnostic::Diagnostic,
     names::PipelineName,
     routing::FlagLevels,
-    spec::{Pipeline, Providers},
+    spec::{FlagSet, Pipeline, Providers},
 };
 
+pub(crate) use accept::AcceptIndex;
+pub use definitions::LoadedModel;
+pub use diff::describe_changes;
+pub use load::load;
 pub use sources::SourceFile;
 
 /// Everything that dispatch looks at.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Counts loads that changed anything, over restarts.
     pub generation: u64,
@@ -34,8 +56,18 @@ pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     /// The configured providers.
     pub providers: Arc<Providers>,
+    /// Model definitions by file stem.
+    pub models: BTreeMap<String, Arc<LoadedModel>>,
     /// Every file, valid or not.
     pub files: Vec<FileReport>,
+    /// Which models the pipelines take.
+    pub(crate) accept: AcceptIndex,
+    /// Pipelines that a broken file would define, with the file.
+    pub(crate) broken: BTreeMap<PipelineName, String>,
+    /// Last good texts of files that are no specs, by the key under which they are kept.
+    pub(crate) kept: BTreeMap<String, Arc<str>>,
+    /// What specs were checked against; while it stays the same, an unchanged spec need not be read again.
+    pub(crate) basis: [u8; 32],
 }
 
 /// A pipeline and where it came from.
@@ -54,7 +86,7 @@ pub struct LoadedPipeline {
 /// What a load made of one file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FileReport {
-    /// As the operator would name it.
+    /// As the operator would name it: specs relative to the pipelines folder, others relative to `config`.
     pub file: String,
     /// Whether its newest contents serve.
     pub valid: bool,
@@ -76,4 +108,59 @@ pub struct Sources {
     /// What is there but could not be read (no permission, too large, still being written), with why: such a file keeps
     /// its last good version, and is never taken for a removed one.
     pub unreadable: BTreeMap<SourceFile, Diagnostic>,
+}
+
+/// What a load is held against.
+#[derive(Debug, Clone)]
+pub struct LoadContext {
+    /// The configured providers.
+    pub providers: Arc<Providers>,
+    /// Flags that the daemon's environment sets.
+    pub environment: FlagSet,
+    /// What an earlier load left in [`Loaded::last_good`], for the first load of a process.
+    pub last_good: BTreeMap<String, String>,
+    /// The snapshot in force; `None` at the first load of a process.
+    pub previous: Option<Arc<Snapshot>>,
+    /// The generation that an earlier life of the daemon ended with, 0 for none.
+    pub generation: u64,
+    /// What a broken file does to the rest.
+    pub apply: Apply,
+    /// Whether the removal of every spec is believed.
+    pub allow_empty: bool,
+    /// Lifecycles of models are judged as of this day.
+    pub today: jiff::civil::Date,
+}
+
+/// What a broken file does to the rest of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Apply {
+    /// Nothing: it alone keeps its last good version.
+    #[default]
+    PerFile,
+    /// The whole change is rejected. Flags get through all the same.
+    All,
+}
+
+/// What a load made of the files.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// To be swapped in; its reports may be new even where nothing else is.
+    pub snapshot: Arc<Snapshot>,
+    /// Whether anything that steers jobs changed.
+    pub changed: bool,
+    /// What to keep for a restart while a file is broken: the last good text of each spec by file, and of other files
+    /// by keys that begin with a slash.
+    pub last_good: BTreeMap<String, String>,
+}
+
+impl Snapshot {
+    /// The pipeline of this name.
+    pub fn pipeline(&self, name: &PipelineName) -> Option<&Arc<LoadedPipeline>> {
+        self.pipelines.get(name)
+    }
+
+    /// The pipeline that takes jobs which name `model` and no pipeline.
+    pub fn accepting(&self, model: &str) -> Option<&Arc<LoadedPipeline>> {
+        self.pipelines.get(self.accept.find(model)?)
+    }
 }

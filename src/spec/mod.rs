@@ -21,5 +21,5 @@ pub use pipeline::{
     Rule, SpecTest,
 };
 pub use providers::{Api, ProviderFacts, Providers};
-pub use read::{Context, Read, read, salvage_flags, salvage_name};
+pub use read::{Context, Read, read, read_flags, salvage_flags, salvage_name};
 pub use target::{Fidelity, Parameters, Residency, SystemMode, SystemPrompt, Target, TargetIx};

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Reads a mapping from flags to booleans. What is wrong in it is left out of the set, and said.
-pub(super) fn read(node: &Node, providers: &Providers, findings: &mut Findings) -> FlagSet {
+pub fn read(node: &Node, providers: &Providers, findings: &mut Findings) -> FlagSet {
     let mut flags = FlagSet::default();
     for entry in node.entries("flags", findings).unwrap_or_default() {
         let text = entry.key.text.as_str();

@@ -16,6 +16,7 @@ mod trials;
 
 use std::collections::BTreeMap;
 
+pub use flags::read as read_flags;
 pub use salvage::{salvage_flags, salvage_name};
 
 use super::{
