@@ -68,7 +68,11 @@ fn read_root(root: &Node, providers: &Providers, findings: &mut Findings) -> Fil
     // Whatever is no key of the file is a flag, or meant to be one.
     let (keys, names): (Vec<_>, Vec<_>) =
         entries.iter().cloned().partition(|entry| FILE.known.contains(&entry.key.text.as_str()));
-    let part = |entries| Node { value: Value::Map(entries), ..root.clone() };
+    let part = |entries| {
+        let mut node = root.clone();
+        node.value = Value::Map(entries);
+        node
+    };
     flags.all = read_flags(&part(names), providers, findings);
     let keys = part(keys);
     let Some(section) = keys.section(&FILE, findings) else { return flags };

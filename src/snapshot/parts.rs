@@ -84,7 +84,8 @@ impl Parts {
         parts
     }
 
-    fn take(&mut self, candidate: Candidate<'_>, stand: Stand) {
+    fn take(&mut self, mut candidate: Candidate<'_>, stand: Stand) {
+        candidate.diagnostics.sort_by_key(|found| found.position.map(|at| (at.line, at.column)));
         if let Some(loaded) = standing(&candidate, stand) {
             let loaded = match stand {
                 Stand::Old => stale(loaded, &candidate.file, candidate.flags.as_ref()),

@@ -181,11 +181,15 @@ fn clash(
     candidates: &[Candidate<'_>],
 ) -> Option<(usize, Diagnostic)> {
     let (candidate, other) = (candidates.get(loser)?, candidates.get(winner)?);
-    let what = if glob == its { format!("`{glob}`") } else { format!("models of `{glob}`, by `{its}`,") };
-    let message = if alone {
-        format!("{what} is accepted by {} already", other.file)
+    let both = if glob == its {
+        format!("`{glob}` is accepted by {}, too", other.file)
     } else {
-        format!("{what} is also accepted by {}, so neither counts", other.file)
+        format!("some models match both `{glob}` and `{its}` of {}", other.file)
+    };
+    let message = if alone {
+        format!("{both}, which serves them already")
+    } else {
+        format!("{both}; since neither serves them yet, neither counts")
     };
     let problem = Diagnostic::error("accept-overlap", &candidate.file, message)
         .help("a job that names only a model must have one way to go: narrow one of the two");

@@ -9,6 +9,7 @@ use crate::{
     catalog::tokens::estimate_prompt_tokens,
     diagnostic::Diagnostic,
     job::Envelope,
+    names::TargetName,
     routing::{DecisionRecord, EffectiveFlags, FlagLevels, Question, decide},
     spec::{Flag, FlagSet, Pipeline, Providers, SpecTest, condition::Facts},
 };
@@ -89,9 +90,9 @@ fn differences(test: &SpecTest, record: &DecisionRecord) -> Vec<String> {
         wrong.push(format!("expected the target {target}, but {}", outcome()));
     }
     if let Some(chain) = &expect.chain
-        && !chain.iter().map(|name| name.as_str()).eq(record.chain.iter().map(String::as_str))
+        && !chain.iter().map(TargetName::as_str).eq(record.chain.iter().map(String::as_str))
     {
-        let names: Vec<&str> = chain.iter().map(|name| name.as_str()).collect();
+        let names: Vec<&str> = chain.iter().map(TargetName::as_str).collect();
         wrong.push(format!("expected the chain {}, but {}", names.join(", then "), outcome()));
     }
     if let Some(rule) = &expect.rule
