@@ -3,11 +3,31 @@
 //! Invariant: one call, one attempt. No retries here (the engine owns them) and no routing. A call's error always says
 //! whether bytes may have left, because that is what decides whether it may have been billed.
 
+mod bedrock;
+mod limits;
+mod openai;
+mod secret;
+mod sockets;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{ids::JobId, job::Fault, names::ProviderName, spec::Target, usage::Usage, wire::Payload};
+pub use limits::raise_open_files;
+
+use crate::{
+    ids::JobId,
+    job::Fault,
+    names::ProviderName,
+    settings::{ApiSettings, ProviderSettings, Settings},
+    spec::Target,
+    usage::Usage,
+    wire::{Payload, faults::Classified},
+};
+
+const USER_AGENT: &str = concat!("landbridge/", env!("CARGO_PKG_VERSION"));
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -88,3 +108,108 @@ pub trait Provider: Send + Sync {
 
 /// The configured providers by name.
 pub type ProviderSet = BTreeMap<ProviderName, Arc<dyn Provider>>;
+
+/// Why a provider's settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("providers.{provider}: {message}")]
+pub struct ConnectError {
+    /// The provider.
+    pub provider: ProviderName,
+    /// What is wrong, the setting first, and what to write instead.
+    pub message: String,
+}
+
+/// Makes ring the process's choice of cryptography for TLS. `main` and tests call it first; again is harmless.
+pub fn install_crypto() {
+    // An error only says that a choice was made before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Prepares the clients of one provider. Nothing is called yet, and no key is read: what is missing then shows at the
+/// first call, which parks the target until it is there.
+///
+/// # Errors
+/// [`ConnectError`] naming the setting that cannot be used.
+pub async fn connect(name: &ProviderName, settings: &ProviderSettings) -> Result<Arc<dyn Provider>, ConnectError> {
+    let connected: Result<Arc<dyn Provider>, String> = match &settings.api {
+        ApiSettings::OpenAi { base_url, api_key, organization, project } => {
+            let address = openai::Address {
+                base_url,
+                api_key: api_key.as_ref(),
+                organization: organization.as_deref(),
+                project: project.as_deref(),
+            };
+            openai::OpenAi::connect(&address, &[]).map(|provider| Arc::new(provider) as Arc<dyn Provider>)
+        }
+        ApiSettings::Bedrock { region, profile, role_arn, endpoint_url } => {
+            let account = bedrock::Account {
+                region: region.as_ref(),
+                profile: profile.as_deref(),
+                role_arn: role_arn.as_deref(),
+                endpoint_url: endpoint_url.as_deref(),
+            };
+            let connected = bedrock::Bedrock::connect(&account, &[]).await;
+            connected.map(|provider| Arc::new(provider) as Arc<dyn Provider>)
+        }
+    };
+    connected.map_err(|message| ConnectError { provider: name.clone(), message })
+}
+
+/// Prepares the clients of all configured providers.
+///
+/// # Errors
+/// Every [`ConnectError`] there is, not just the first.
+pub async fn connect_all(settings: &Settings) -> Result<ProviderSet, Vec<ConnectError>> {
+    let mut set = ProviderSet::new();
+    let mut errors = Vec::new();
+    for (name, provider) in &settings.providers {
+        match connect(name, provider).await {
+            Ok(provider) => {
+                set.insert(name.clone(), provider);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(set) } else { Err(errors) }
+}
+
+impl From<Classified> for CallError {
+    fn from(classified: Classified) -> Self {
+        Self {
+            fault: classified.fault,
+            message: classified.message,
+            code: classified.code,
+            status: classified.status,
+            param: classified.param,
+            retry_after: classified.retry_after,
+            advice: classified.advice,
+            possibly_billed: classified.possibly_billed,
+            rate_limit: RateLimit::default(),
+        }
+    }
+}
+
+/// A setting's address: http or https, without secrets, query or fragment.
+fn http_url(setting: &str, text: &str) -> Result<reqwest::Url, String> {
+    let url: reqwest::Url = text.parse().map_err(|error| format!("{setting}: {text:?} is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("{setting}: {text:?} must begin with https:// (or http://) and a host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{setting}: must hold no user name or password; name the key's place in `api_key`"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{setting}: {text:?} must end before any ? or #"));
+    }
+    Ok(url)
+}
+
+/// A call that was prepared for another protocol than the provider's.
+fn foreign_payload(call: &Call) -> CallError {
+    let message = format!(
+        "target {:?} was prepared for another protocol than its provider {:?} speaks",
+        call.target.name.as_str(),
+        call.target.provider.as_str()
+    );
+    Classified::unbilled(Fault::Refused, message).with_code("foreign_payload").into()
+}

@@ -1,0 +1,117 @@
+//! The SDK's HTTP client, made of our sockets.
+//!
+//! Invariant: only the calls themselves are watched for departure; what fetches credentials in between is not billed.
+
+use std::{net::IpAddr, time::Duration};
+
+use aws_sdk_bedrockruntime::config::SharedHttpClient;
+use aws_smithy_runtime_api::client::{
+    http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::RuntimeComponents,
+};
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+
+use crate::provider::sockets::{Departure, Lost, Sockets};
+
+tokio::task_local! {
+    /// The call that this task is making.
+    static WATCHED: Departure;
+}
+
+/// Runs a call so that `departure` learns when its request leaves.
+pub(super) fn watched<F: Future>(departure: Departure, call: F) -> impl Future<Output = F::Output> {
+    WATCHED.scope(departure, call)
+}
+
+/// For Converse.
+pub(super) fn for_calls(sockets: Sockets) -> SharedHttpClient {
+    SharedHttpClient::new(Connector { direct: sockets.clone(), sockets, watched: true, patience: None })
+}
+
+/// For the credential chain. The endpoints that exist on one machine alone are never asked through a proxy.
+pub(super) fn for_credentials(sockets: Sockets, direct: Sockets) -> SharedHttpClient {
+    SharedHttpClient::new(Connector { sockets, direct, watched: false, patience: None })
+}
+
+#[derive(Debug, Clone)]
+struct Connector {
+    sockets: Sockets,
+    direct: Sockets,
+    watched: bool,
+    /// To the head of the answer, where the SDK sets a bound.
+    patience: Option<Duration>,
+}
+
+impl HttpClient for Connector {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        let patience = match (settings.connect_timeout(), settings.read_timeout()) {
+            (_, None) => None,
+            (connect, Some(read)) => Some(connect.unwrap_or_default().saturating_add(read)),
+        };
+        SharedHttpConnector::new(Self { patience, ..self.clone() })
+    }
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let departure =
+            if self.watched { WATCHED.try_with(Clone::clone).unwrap_or_default() } else { Departure::default() };
+        let connector = self.clone();
+        HttpConnectorFuture::new(async move {
+            let (request, body) = translate(request)?;
+            let local = request.url().host_str().is_some_and(is_link_local);
+            let sockets = if local { &connector.direct } else { &connector.sockets };
+            let sent = sockets.send(request, body, &departure);
+            let answer = match connector.patience {
+                None => sent.await,
+                Some(patience) => match tokio::time::timeout(patience, sent).await {
+                    Ok(answer) => answer,
+                    Err(elapsed) => return Err(ConnectorError::timeout(elapsed.into())),
+                },
+            };
+            let answer = answer.map_err(|lost: Lost| ConnectorError::io(lost.into()))?;
+            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+fn translate(request: HttpRequest) -> Result<(reqwest::Request, Bytes), ConnectorError> {
+    let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+    let (head, body) = request.into_parts();
+    let body =
+        body.bytes().map(Bytes::copy_from_slice).ok_or_else(|| ConnectorError::user("a streamed body".into()))?;
+    let request = reqwest::Request::try_from(http::Request::from_parts(head, reqwest::Body::default()))
+        .map_err(|error| ConnectorError::user(error.into()))?;
+    Ok((request, body))
+}
+
+/// The addresses at which clouds serve credentials to their machines.
+fn is_link_local(host: &str) -> bool {
+    const EC2_AND_EKS: [&str; 2] = ["fd00:ec2::254", "fd00:ec2::23"];
+    match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_loopback() || EC2_AND_EKS.iter().any(|known| known.parse() == Ok(address))
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_link_local;
+
+    #[test]
+    fn a_machines_own_addresses_are_known() {
+        for host in ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]"] {
+            assert!(is_link_local(host), "{host}");
+        }
+        for host in ["sts.us-east-1.amazonaws.com", "10.0.0.1", "[2001:db8::1]", ""] {
+            assert!(!is_link_local(host), "{host}");
+        }
+    }
+}
