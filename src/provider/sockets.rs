@@ -32,9 +32,9 @@ use crate::{
 
 /// Connections that are being made at a time. A wave of calls shakes hands in turns, so that the timeout below measures
 /// the network and not this machine's own processors.
-const HANDSHAKES: usize = 256;
+const HANDSHAKES: usize = 128;
 /// To a connection that can be written to, TLS included, once it is its turn.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Idle connections close before servers and load balancers close them (most do after 60 s): a request on a connection
 /// that the other side is just closing would be a call whose end nobody saw.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);

@@ -39,19 +39,13 @@ async fn all_in_flight(api: Api, answer: &'static str) {
         reply.unwrap().unwrap();
     }
     assert_eq!(server.seen.peak.load(Ordering::SeqCst), CALLS);
-
-    // And the connections serve again.
-    let opened = server.seen.connections.load(Ordering::SeqCst);
-    assert_eq!(opened, CALLS, "one connection a call, none in vain");
+    assert_eq!(server.seen.connections.load(Ordering::SeqCst), CALLS, "one connection a call, none in vain");
 }
 
+/// One after the other: two thousand handshakes at a time are too many for a small machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_openai_calls_are_in_flight_at_once() {
+async fn a_thousand_calls_are_in_flight_at_once() {
     all_in_flight(Api::OpenAi, COMPLETION).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_bedrock_calls_are_in_flight_at_once() {
     all_in_flight(Api::Bedrock, CONVERSED).await;
 }
 
