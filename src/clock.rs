@@ -26,6 +26,12 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The day, in UTC.
+    pub fn date(self) -> jiff::civil::Date {
+        let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        time.to_zoned(jiff::tz::TimeZone::UTC).date()
+    }
+
     /// How long until `later`; zero if it has passed.
     pub fn until(self, later: Self) -> Duration {
         later.since(self)

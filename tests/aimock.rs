@@ -118,7 +118,7 @@ fn settings(api: Api, url: &str) -> ProviderSettings {
             project: None,
         },
         Api::Bedrock => {
-            ApiSettings::Bedrock { region: None, profile: None, role_arn: None, endpoint_url: Some(url.to_owned()) }
+            ApiSettings::Bedrock { region: None, profile: None, role_arn: None, endpoint_url: Some(url.to_owned()), anonymous: false }
         }
     };
     ProviderSettings { family: None, data_regions: Vec::new(), api }

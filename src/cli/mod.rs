@@ -12,11 +12,14 @@ pub mod init;
 pub mod jobs;
 pub mod local;
 pub mod models;
+pub mod offline;
 pub mod patience;
 pub mod print;
 pub mod progress;
 pub mod results;
 pub mod rollback;
+pub mod schema;
+pub mod simulate;
 pub mod submit;
 
 pub mod check;
@@ -76,6 +79,16 @@ pub struct Cli {
 pub enum Command {
     /// Write a starter folder
     Init(init::InitArgs),
+    /// Check credentials, regions, quotas and limits of this machine
+    Doctor(doctor::DoctorArgs),
+    /// Run the daemon
+    Run(Box<run::RunArgs>),
+    /// Show the whole story in a minute on simulated endpoints
+    Demo(demo::DemoArgs),
+    /// Validate specs and settings, and run the tests that specs carry
+    Check(check::CheckArgs),
+    /// Say where a job would go, and each reason for it
+    Explain(explain::ExplainArgs),
     /// Put jobs into the queue
     Submit(submit::SubmitArgs),
     /// See and steer the queue
@@ -92,6 +105,10 @@ pub enum Command {
     Audit(audit::AuditArgs),
     /// List models: prices, limits, lifecycles, uses, substitutes
     Models(models::ModelsArgs),
+    /// Print the JSON schema of pipeline specs
+    Schema(schema::SchemaArgs),
+    /// Serve simulated OpenAI and Bedrock endpoints on loopback
+    Simulate(Box<simulate::SimulateArgs>),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
 }
@@ -134,6 +151,13 @@ impl Cli {
         let config = &self.config;
         match &self.command {
             Command::Init(args) => init::execute(args, console),
+            Command::Doctor(args) => wait_for(doctor::execute(args, config, console)),
+            Command::Run(args) => serve(run::execute(args, config)),
+            Command::Demo(args) => serve(demo::execute(args, config, console)),
+            Command::Check(args) => check::execute(args, config, console),
+            Command::Explain(args) => explain::execute(args, config, console),
+            Command::Schema(args) => schema::execute(args, console),
+            Command::Simulate(args) => serve(simulate::execute(args, config, console)),
             Command::Submit(args) => wait_for(submit::execute(args, config, console)),
             Command::Jobs(command) => wait_for(jobs::execute(command, config, console)),
             Command::Flag(command) => wait_for(flag::execute(command, config, console)),
@@ -144,6 +168,17 @@ impl Cli {
             Command::Completions(args) => completions::execute(args, &mut Self::command(), console),
         }
     }
+}
+
+/// Runs a daemon on a runtime of all processors.
+fn serve(command: impl Future<Output = Result>) -> Result {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    ended
 }
 
 /// Runs a client command on a runtime of its own.

@@ -1,1 +1,236 @@
-//! Being written.
+//! The daemon: wires the rooms together, runs until told to stop, drains.
+//!
+//! Invariant: what is opened last is closed first, and nothing is served before the queue is taken up. A second signal
+//! ends the drain.
+
+mod limits;
+mod signals;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{SharedClock, SystemClock},
+    diagnostic::Diagnostic,
+    engine::{
+        Engine, Pace, Parts,
+        reload::{FirstLoad, Origin, Reloader, first_load},
+    },
+    http::{self, App},
+    ids::NodeId,
+    metrics::{Metrics, ReloadTrigger},
+    provider,
+    settings::{self, Environment, Override, Settings, StoreSetting},
+    simulate::{SimulateOptions, Simulation},
+    store::{Store, StoreError, memory::MemoryStore, sqlite::SqliteStore},
+    watch::{Folders, Watcher},
+};
+
+/// How a daemon is started.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The settings file.
+    pub config: PathBuf,
+    /// Settings given on the command line.
+    pub overrides: Vec<Override>,
+    /// The environment.
+    pub environment: Environment,
+    /// Simulated endpoints behind the real clients.
+    pub simulate: Option<SimulateOptions>,
+}
+
+/// Why a daemon did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The settings are wrong: exit code 78.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))]
+    Settings(Vec<Diagnostic>),
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address}: {source}; is another daemon running there? choose another `listen`")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A daemon that has started: listening, with its queue taken up, not yet dispatching.
+pub struct Daemon {
+    engine: Arc<Engine>,
+    reloader: Arc<Reloader>,
+    watcher: Watcher,
+    listeners: Vec<(TcpListener, axum::Router)>,
+    simulation: Option<Arc<Simulation>>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    force: CancellationToken,
+}
+
+impl Daemon {
+    /// Reads settings and specs, opens the store, takes up the queue, binds the ports.
+    ///
+    /// # Errors
+    /// [`DaemonError`]; nothing was dispatched then.
+    pub async fn start(options: Options) -> Result<Self, DaemonError> {
+        provider::install_crypto();
+        let loaded =
+            Settings::load(&options.config, &options.environment, &options.overrides).map_err(DaemonError::Settings)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("\n{warning}");
+        }
+        let mut settings = loaded.settings;
+        let simulation = match options.simulate {
+            None => None,
+            Some(simulated) => {
+                let simulation =
+                    Simulation::start(simulated).await.map_err(|error| DaemonError::Other(error.to_string()))?;
+                settings.point_at(&simulation.openai_base_url(), &simulation.bedrock_endpoint_url());
+                tracing::info!(
+                    openai = simulation.openai_base_url(),
+                    bedrock = simulation.bedrock_endpoint_url(),
+                    "every provider is simulated: no call leaves this machine"
+                );
+                Some(Arc::new(simulation))
+            }
+        };
+        let clock: SharedClock = Arc::new(SystemClock);
+        let mut listeners = Vec::new();
+        let main = listen(settings.listen).await?;
+        let address = main.local_addr().unwrap_or(settings.listen);
+        let ops = match settings.ops_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let (store, node) = open_store(&settings.store, clock.clone())?;
+        let metrics = Arc::new(Metrics::new());
+        let (flags, warnings) = settings::environment_flags(&options.environment, &settings.provider_facts());
+        for warning in warnings {
+            tracing::warn!("\n{warning}");
+        }
+        let origin = Origin {
+            folders: Folders::of(&settings, &options.config),
+            settings_file: options.config.clone(),
+            environment: options.environment,
+            flags,
+            overrides: options.overrides,
+        };
+        let providers = provider::connect_all(&settings).await.map_err(|errors| {
+            DaemonError::Other(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
+        let FirstLoad { snapshot, scan, kept } = first_load(&store, &settings, &origin, &metrics, clock.now()).await?;
+        let stop = CancellationToken::new();
+        let mut watcher = Watcher::start(origin.folders.clone(), settings.watch, stop.clone());
+        watcher.acknowledge(&scan);
+        let parts = Parts {
+            store,
+            providers,
+            snapshot,
+            metrics,
+            clock,
+            node,
+            max_in_flight: limits::max_in_flight(),
+            lease: settings.lease,
+            retention: settings.retention,
+        };
+        let (engine, recovered) = Engine::take_up(parts).await?;
+        if recovered.requeued > 0 || recovered.unknown_attempts > 0 || !recovered.quarantined.is_empty() {
+            tracing::warn!(
+                requeued = recovered.requeued, possibly_billed = recovered.unknown_attempts, suspects = recovered.suspects,
+                quarantined = ?recovered.quarantined, "the last run ended without a drain; its jobs are taken up again"
+            );
+        }
+        let reloader = Arc::new(Reloader::new(engine.clone(), origin, settings, kept));
+        let app = App { engine: engine.clone(), reloader: reloader.clone() };
+        listeners.push((main, http::router(app.clone())));
+        if let Some(ops) = ops {
+            listeners.push((ops, http::ops_router(app)));
+        }
+        Ok(Self { engine, reloader, watcher, listeners, simulation, address, stop, force: CancellationToken::new() })
+    }
+
+    /// Where the API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The simulated endpoints, if any.
+    pub fn simulation(&self) -> Option<Arc<Simulation>> {
+        self.simulation.clone()
+    }
+
+    /// Stops the daemon when cancelled, as SIGTERM does.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Works until SIGTERM, SIGINT, or the stop token; then drains.
+    ///
+    /// # Errors
+    /// [`DaemonError`] when a listener broke, or the good order could not be written down.
+    pub async fn run(self) -> Result<(), DaemonError> {
+        let Self { engine, reloader, mut watcher, listeners, simulation, address, stop, force } = self;
+        tracing::info!(
+            %address, pipelines = engine.world().snapshot.pipelines.len(), generation = engine.world().snapshot.generation,
+            "landbridge {} is ready", env!("CARGO_PKG_VERSION")
+        );
+        let serving = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        for (listener, router) in listeners {
+            let (serving, stop) = (serving.clone(), stop.clone());
+            servers.spawn(async move {
+                if let Err(error) = http::serve(listener, router, serving).await {
+                    tracing::error!(%error, "a listener broke; the daemon stops");
+                    stop.cancel();
+                }
+            });
+        }
+        let signals = tokio::spawn(signals::follow(reloader.clone(), stop.clone(), force.clone()));
+        let reloads = {
+            let reloader = reloader.clone();
+            tokio::spawn(async move {
+                while let Some(change) = watcher.next().await {
+                    reloader.apply(change.scan, ReloadTrigger::Watch).await;
+                }
+            })
+        };
+        let drain = || reloader.settings().drain;
+        let ended = engine.run(Pace::default(), stop.clone(), drain, force.clone()).await;
+        serving.cancel();
+        let closing = async { while servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits::CLOSING, closing).await.is_err() {
+            tracing::warn!("some requests were still open at the end");
+        }
+        signals.abort();
+        reloads.abort();
+        // Whoever else holds the endpoints stops them by letting go.
+        if let Some(simulation) = simulation.and_then(Arc::into_inner) {
+            simulation.stop().await;
+        }
+        tracing::info!("stopped");
+        Ok(ended?)
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
+}
+
+fn open_store(setting: &StoreSetting, clock: SharedClock) -> Result<(Arc<dyn Store>, NodeId), StoreError> {
+    Ok(match setting {
+        StoreSetting::Memory => (Arc::new(MemoryStore::new(clock)), NodeId::generate()),
+        StoreSetting::Sqlite(path) => {
+            let store = SqliteStore::open(path, clock)?;
+            let node = store.local_node();
+            (Arc::new(store), node)
+        }
+    })
+}

@@ -1,1 +1,98 @@
-//! Being written.
+//! The HTTP face: jobs for callers, levers for operators, health and metrics for machines.
+//!
+//! Invariant: handlers validate and translate; every decision is the engine's. Every answer carries an `x-request-id`,
+//! every error the four keys of OpenAI's error object. Bodies, lines and waits are bounded.
+
+mod error;
+mod jobs;
+mod ops;
+mod probes;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderName, HeaderValue},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+pub use self::error::ApiError;
+use crate::engine::{Engine, reload::Reloader};
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct App {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Reads the folders again when asked.
+    pub reloader: Arc<Reloader>,
+}
+
+/// Largest request body: a bulk of prompts, some of them long.
+pub const MAX_BODY: usize = 32 * 1024 * 1024;
+/// A body must arrive within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The API and the operators' paths.
+pub fn router(app: App) -> Router {
+    let ops = Router::new()
+        .route("/pipelines", get(ops::pipelines))
+        .route("/reload", post(ops::reload))
+        .route("/flags", get(ops::flags::list).post(ops::flags::set))
+        .route("/flags/{flag}", axum::routing::delete(ops::flags::clear))
+        .route("/rollback", post(ops::flags::rollback))
+        .route("/resume", post(ops::flags::resume))
+        .route("/explain", post(ops::explain))
+        .route("/audit", get(ops::audit))
+        .route("/batches/{batch}", get(ops::batch))
+        .route("/cancel", post(ops::cancel));
+    Router::new()
+        .route("/v1/jobs", post(jobs::submit).get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/why", get(jobs::why))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .nest("/v1/ops", ops)
+        .merge(probes::routes())
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(app)
+}
+
+/// Health and metrics alone, for a port of their own.
+pub fn ops_router(app: App) -> Router {
+    probes::routes()
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(app)
+}
+
+/// Serves until `stop`; then lets requests under way finish.
+///
+/// # Errors
+/// The listener's own, which end the daemon.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+async fn with_request_id(request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= 128).cloned();
+    let id = given.or_else(|| HeaderValue::from_str(&format!("req_{}", uuid::Uuid::now_v7().simple())).ok());
+    let mut response = next.run(request).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}

@@ -141,12 +141,13 @@ pub async fn connect(name: &ProviderName, settings: &ProviderSettings) -> Result
             };
             openai::OpenAi::connect(&address, &[]).map(|provider| Arc::new(provider) as Arc<dyn Provider>)
         }
-        ApiSettings::Bedrock { region, profile, role_arn, endpoint_url } => {
+        ApiSettings::Bedrock { region, profile, role_arn, endpoint_url, anonymous } => {
             let account = bedrock::Account {
                 region: region.as_ref(),
                 profile: profile.as_deref(),
                 role_arn: role_arn.as_deref(),
                 endpoint_url: endpoint_url.as_deref(),
+                anonymous: *anonymous,
             };
             let connected = bedrock::Bedrock::connect(&account, &[]).await;
             connected.map(|provider| Arc::new(provider) as Arc<dyn Provider>)

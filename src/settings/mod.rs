@@ -103,6 +103,8 @@ pub enum ApiSettings {
         role_arn: Option<String>,
         /// For tests and private endpoints.
         endpoint_url: Option<String>,
+        /// Sign with made-up credentials; for simulated endpoints, never read from a file.
+        anonymous: bool,
     },
 }
 
@@ -200,6 +202,23 @@ pub enum ApplyMode {
 }
 
 impl Settings {
+    /// Points every provider at these endpoints, without credentials of its own: for simulation.
+    pub fn point_at(&mut self, openai_base_url: &str, bedrock_endpoint_url: &str) {
+        for provider in self.providers.values_mut() {
+            match &mut provider.api {
+                ApiSettings::OpenAi { base_url, api_key, .. } => {
+                    openai_base_url.clone_into(base_url);
+                    *api_key = None;
+                }
+                ApiSettings::Bedrock { profile, role_arn, endpoint_url, anonymous, .. } => {
+                    (*profile, *role_arn) = (None, None);
+                    *endpoint_url = Some(bedrock_endpoint_url.to_owned());
+                    *anonymous = true;
+                }
+            }
+        }
+    }
+
     /// What specs are checked against.
     pub fn provider_facts(&self) -> Providers {
         self.providers

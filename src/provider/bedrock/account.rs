@@ -10,7 +10,7 @@ use aws_config::{
     BehaviorVersion, environment::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
     profile::ProfileFileRegionProvider, sts::AssumeRoleProvider,
 };
-use aws_sdk_bedrockruntime::config::{Region as SdkRegion, SharedHttpClient};
+use aws_sdk_bedrockruntime::config::{Credentials, Region as SdkRegion, SharedHttpClient};
 use aws_types::SdkConfig;
 
 use crate::names::Region;
@@ -31,6 +31,8 @@ pub(in crate::provider) struct Account<'a> {
     pub role_arn: Option<&'a str>,
     /// For tests and private endpoints.
     pub endpoint_url: Option<&'a str>,
+    /// Sign with made-up credentials, for simulated endpoints.
+    pub anonymous: bool,
 }
 
 /// The SDK's defaults as of one release: an update of the SDK must not change how we call.
@@ -48,6 +50,9 @@ impl Account<'_> {
         let mut loader = aws_config::defaults(behavior()).http_client(http).region(self.region_chain());
         if let Some(profile) = self.profile {
             loader = loader.profile_name(profile);
+        }
+        if self.anonymous {
+            loader = loader.credentials_provider(Credentials::new("simulated", "simulated", None, None, "simulation"));
         }
         let sdk = loader.load().await;
         let Some(role) = self.role_arn else { return Ok(sdk) };

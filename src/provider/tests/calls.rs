@@ -222,6 +222,7 @@ async fn settings_that_cannot_work_are_named() {
         profile: None,
         role_arn: role_arn.map(str::to_owned),
         endpoint_url: endpoint_url.map(str::to_owned),
+        anonymous: false,
     };
     for (api, says) in [
         (openai("api.openai.com/v1", None), "base_url"),

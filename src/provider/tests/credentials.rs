@@ -22,6 +22,7 @@ async fn one_call() {
         profile: variable(PROFILE),
         role_arn: variable(ROLE),
         endpoint_url: variable(ENDPOINT),
+        anonymous: false,
     };
     let settings = ProviderSettings { family: None, data_regions: Vec::new(), api };
     let provider = connect(&ProviderName::new("bedrock").unwrap(), &settings).await.unwrap();

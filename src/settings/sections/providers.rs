@@ -140,7 +140,7 @@ fn bedrock(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings
         findings.error("bad-arn", node.position, message, "write `arn:aws:iam::ACCOUNT:role/NAME`");
         return None;
     }
-    Some(ApiSettings::Bedrock { region, profile, role_arn, endpoint_url })
+    Some(ApiSettings::Bedrock { region, profile, role_arn, endpoint_url, anonymous: false })
 }
 
 /// Nothing where the key is absent; `None` only after a complaint.

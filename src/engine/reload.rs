@@ -1,0 +1,319 @@
+//! From files at rest to a snapshot in force: one way for the first load, the watcher, SIGHUP and the API.
+//!
+//! Invariant: reloads come one after another. A snapshot takes effect before it is written down, so that a kill switch
+//! in a file works even while the store does not; what is written down is the last good text of every spec, for a
+//! restart while a file is broken.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::Engine;
+use crate::{
+    clock::Timestamp,
+    diagnostic::Diagnostic,
+    metrics::{Metrics, ReloadResult, ReloadTrigger},
+    settings::{self, ApplyMode, Environment, Override, Settings},
+    snapshot::{self, Apply, FileReport, LoadContext, Loaded, Snapshot},
+    spec::FlagSet,
+    store::{AuditEntry, DocumentChange, DocumentKind, Store, StoreError},
+    watch::{self, Folders, Scan},
+};
+
+/// The counter under which the store keeps the generation.
+const GENERATION: &str = "generation";
+
+/// What a reload did, for those who asked for it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadReport {
+    /// The generation now in force.
+    pub generation: u64,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// Every file.
+    pub files: Vec<FileReport>,
+    /// Keys of the settings file that changed and take effect at the next start.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl ReloadReport {
+    /// Whether every file was valid.
+    pub fn is_clean(&self) -> bool {
+        self.files.iter().all(|file| file.valid)
+    }
+}
+
+/// Where files and environment come from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// What is watched.
+    pub folders: Folders,
+    /// The settings file.
+    pub settings_file: PathBuf,
+    /// The environment at the start.
+    pub environment: Environment,
+    /// The flags that it sets.
+    pub flags: FlagSet,
+    /// Settings given on the command line.
+    pub overrides: Vec<Override>,
+}
+
+/// What the first load gives.
+pub struct FirstLoad {
+    /// To start with.
+    pub snapshot: Arc<Snapshot>,
+    /// What it was made from.
+    pub scan: Scan,
+    /// The last good texts, as the store has them now.
+    pub kept: BTreeMap<String, String>,
+}
+
+/// Loads the first snapshot, with the last good versions that an earlier life left in the store.
+///
+/// # Errors
+/// [`StoreError`] when they cannot be read.
+pub async fn first_load(
+    store: &Arc<dyn Store>,
+    settings: &Settings,
+    origin: &Origin,
+    metrics: &Metrics,
+    now: Timestamp,
+) -> Result<FirstLoad, StoreError> {
+    let started = Instant::now();
+    let last_good = last_good_specs(store).await?;
+    let generation =
+        store.documents(DocumentKind::Counter).await?.get(GENERATION).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let scan = watch::settled_scan(&origin.folders, settings.watch.quiet).await;
+    let loaded = load(&scan, settings, origin, last_good.clone(), Previous::Generation(generation), now).await;
+    metrics.reloaded(ReloadTrigger::Start, result_of(&loaded.snapshot.files, true), started.elapsed(), now);
+    report_faults(&loaded.snapshot.files);
+    store.apply(specs_to_write(&last_good, &loaded), None).await?;
+    Ok(FirstLoad { snapshot: loaded.snapshot, scan, kept: loaded.last_good })
+}
+
+/// Reloads while the daemon runs.
+pub struct Reloader {
+    engine: Arc<Engine>,
+    origin: Origin,
+    settings: Mutex<Settings>,
+    /// The last good texts, as the store has them. Held through a reload, so that reloads come one after another.
+    kept: tokio::sync::Mutex<BTreeMap<String, String>>,
+}
+
+impl Reloader {
+    /// For an engine that runs with `settings`.
+    pub fn new(engine: Arc<Engine>, origin: Origin, settings: Settings, kept: BTreeMap<String, String>) -> Self {
+        engine.install_quotas(&settings);
+        Self { engine, origin, settings: Mutex::new(settings), kept: tokio::sync::Mutex::new(kept) }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the folders now, waits until they are at rest, and puts what they hold in force.
+    pub async fn reload(&self, trigger: ReloadTrigger) -> ReloadReport {
+        let scan = watch::settled_scan(&self.origin.folders, self.settings().watch.quiet).await;
+        self.apply(scan, trigger).await
+    }
+
+    /// Puts what a scan found in force.
+    pub async fn apply(&self, scan: Scan, trigger: ReloadTrigger) -> ReloadReport {
+        let mut kept = self.kept.lock().await;
+        let started = Instant::now();
+        let now = self.engine.now();
+        let (settings_report, needs_restart) = self.reload_settings(&scan);
+        let before = self.engine.world().snapshot.clone();
+        let settings = self.settings();
+        let previous = Previous::Snapshot(before.clone());
+        let loaded = load(&scan, &settings, &self.origin, kept.clone(), previous, now).await;
+        let mut files = loaded.snapshot.files.clone();
+        files.extend(settings_report);
+        let changed = loaded.changed;
+        if changed {
+            let words = snapshot::describe_changes(&before, &loaded.snapshot);
+            self.engine.install(loaded.snapshot.clone());
+            tracing::info!(
+                generation = loaded.snapshot.generation,
+                trigger = <&str>::from(trigger),
+                "specs reloaded: {}",
+                words.join("; ")
+            );
+            let entry = AuditEntry {
+                at: now,
+                actor: "landbridge".to_owned(),
+                action: "reload".to_owned(),
+                subject: loaded.snapshot.hash.clone(),
+                reason: None,
+                detail: json!({ "generation": loaded.snapshot.generation, "changes": words }),
+            };
+            match self.engine.store.apply(specs_to_write(&kept, &loaded), Some(entry)).await {
+                Ok(()) => *kept = loaded.last_good,
+                Err(error) => {
+                    tracing::error!(%error, "the new specs are in force, but the store could not keep them for a restart");
+                }
+            }
+        } else {
+            // Reports may differ though nothing that serves does: a file broke, or was mended to what it was.
+            self.engine.install_reports(loaded.snapshot.clone());
+        }
+        report_faults(&files);
+        let took = started.elapsed();
+        self.engine.metrics.reloaded(trigger, result_of(&files, changed), took, now);
+        ReloadReport { generation: loaded.snapshot.generation, changed, files, needs_restart }
+    }
+
+    /// Takes over what is hot in the settings, and says what is not.
+    fn reload_settings(&self, scan: &Scan) -> (Option<FileReport>, Vec<&'static str>) {
+        let file = self.origin.settings_file.display().to_string();
+        let report =
+            |valid: bool, diagnostics: Vec<Diagnostic>| Some(FileReport { file: file.clone(), valid, diagnostics });
+        if let Some(fault) = &scan.settings_fault {
+            return (report(false, vec![fault.clone()]), Vec::new());
+        }
+        let Some(bytes) = &scan.settings else { return (None, Vec::new()) };
+        let Origin { settings_file, environment, overrides, .. } = &self.origin;
+        let (new, warnings) = match Settings::read(settings_file, bytes, environment, overrides) {
+            Ok(read) => (read.settings, read.warnings),
+            Err(diagnostics) => return (report(false, diagnostics), Vec::new()),
+        };
+        let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let difference = settings::diff(&current, &new);
+        for key in &difference.restart {
+            tracing::warn!(key, file, "this setting changed, and takes effect at the next start");
+        }
+        if !difference.hot.is_empty() {
+            *current = current.with_hot_parts_of(&new);
+            self.engine.install_quotas(&current);
+            tracing::info!(keys = ?difference.hot, file, "settings reloaded");
+        }
+        (report(true, warnings), difference.restart)
+    }
+}
+
+enum Previous {
+    Generation(u64),
+    Snapshot(Arc<Snapshot>),
+}
+
+async fn load(
+    scan: &Scan,
+    settings: &Settings,
+    origin: &Origin,
+    last_good: BTreeMap<String, String>,
+    previous: Previous,
+    now: Timestamp,
+) -> Loaded {
+    let (generation, previous) = match previous {
+        Previous::Generation(generation) => (generation, None),
+        Previous::Snapshot(snapshot) => (snapshot.generation, Some(snapshot)),
+    };
+    let context = LoadContext {
+        providers: Arc::new(settings.provider_facts()),
+        environment: origin.flags.clone(),
+        last_good,
+        previous,
+        generation,
+        apply: match settings.watch.apply {
+            ApplyMode::PerFile => Apply::PerFile,
+            ApplyMode::All => Apply::All,
+        },
+        allow_empty: settings.watch.allow_empty,
+        today: now.date(),
+    };
+    let sources = scan.sources.clone();
+    let fallback = context.clone();
+    // A thousand specs take a good part of a second: not on a thread that serves.
+    match tokio::task::spawn_blocking(move || snapshot::load(&sources, &context)).await {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            tracing::error!(%error, "loading panicked; loading again in place");
+            snapshot::load(&scan.sources, &fallback)
+        }
+    }
+}
+
+async fn last_good_specs(store: &Arc<dyn Store>) -> Result<BTreeMap<String, String>, StoreError> {
+    let documents = store.documents(DocumentKind::Spec).await?;
+    Ok(documents.into_iter().filter_map(|(file, text)| Some((file, text.as_str()?.to_owned()))).collect())
+}
+
+/// What changed of the last good versions, and the generation.
+fn specs_to_write(known: &BTreeMap<String, String>, loaded: &Loaded) -> Vec<DocumentChange> {
+    let change = |kind, key: &str, value| DocumentChange { kind, key: key.to_owned(), value };
+    let gone = known.keys().filter(|file| !loaded.last_good.contains_key(*file));
+    let new = loaded.last_good.iter().filter(|(file, text)| known.get(*file) != Some(text));
+    gone.map(|file| change(DocumentKind::Spec, file, None))
+        .chain(new.map(|(file, text)| change(DocumentKind::Spec, file, Some(text.as_str().into()))))
+        .chain([change(DocumentKind::Counter, GENERATION, Some(loaded.snapshot.generation.into()))])
+        .collect()
+}
+
+fn result_of(files: &[FileReport], changed: bool) -> ReloadResult {
+    match (files.iter().all(|file| file.valid), changed) {
+        (true, _) => ReloadResult::Success,
+        (false, true) => ReloadResult::Partial,
+        (false, false) => ReloadResult::Failure,
+    }
+}
+
+fn report_faults(files: &[FileReport]) {
+    for file in files {
+        for diagnostic in &file.diagnostics {
+            if diagnostic.is_error() {
+                tracing::error!(file = file.file, "\n{diagnostic}");
+            } else {
+                tracing::warn!(file = file.file, "\n{diagnostic}");
+            }
+        }
+    }
+}
+
+/// A snapshot of one spec and nothing else, for the engine's tests.
+#[cfg(test)]
+pub(super) mod tests_only {
+    use super::*;
+    use crate::{
+        names::ProviderName,
+        snapshot::Sources,
+        spec::{Api, ProviderFacts},
+    };
+
+    pub(in super::super) fn load_text(spec: &str, previous: Option<Arc<Snapshot>>, now: Timestamp) -> Arc<Snapshot> {
+        let facts = |api| ProviderFacts { api, family: None, region: None, data_regions: Vec::new() };
+        let providers = [("openai", Api::OpenAi), ("bedrock", Api::Bedrock)]
+            .into_iter()
+            .map(|(name, api)| (ProviderName::new(name).unwrap(), facts(api)))
+            .collect();
+        let context = LoadContext {
+            providers: Arc::new(providers),
+            environment: FlagSet::default(),
+            last_good: BTreeMap::new(),
+            generation: previous.as_ref().map_or(0, |snapshot| snapshot.generation),
+            previous,
+            apply: Apply::PerFile,
+            allow_empty: false,
+            today: now.date(),
+        };
+        let mut sources = Sources::default();
+        sources.specs.insert("triage.yaml".to_owned(), spec.as_bytes().to_vec());
+        let loaded = snapshot::load(&sources, &context);
+        let problems: Vec<String> = loaded
+            .snapshot
+            .files
+            .iter()
+            .flat_map(|file| &file.diagnostics)
+            .filter(|problem| problem.is_error())
+            .map(ToString::to_string)
+            .collect();
+        assert!(problems.is_empty(), "{}", problems.join("\n"));
+        loaded.snapshot
+    }
+}

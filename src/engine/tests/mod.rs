@@ -1,0 +1,6 @@
+//! The engine on a simulated clock, against scripted providers and the store in memory.
+
+mod faults;
+mod levers;
+mod life;
+mod rig;

@@ -1,0 +1,232 @@
+//! What the engine's tests are made with: a spec, two scripted providers, a paused clock.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Engine, Pace, Parts, reload::tests_only::load_text};
+use crate::{
+    clock::{SharedClock, Timestamp, TokioClock},
+    ids::{JobId, NodeId},
+    job::{Envelope, Fault, State},
+    metrics::Metrics,
+    names::ProviderName,
+    provider::{Call, CallError, Provider, ProviderSet, RateLimit, Reply},
+    store::{JobRecord, Store, memory::MemoryStore},
+    usage::Usage,
+};
+
+/// A provider that does as it is told, and answers when it is told nothing.
+#[derive(Default)]
+pub struct Scripted {
+    script: Mutex<HashMap<String, VecDeque<Act>>>,
+    calls: Mutex<Vec<(Timestamp, String, JobId)>>,
+    clock: Mutex<Option<SharedClock>>,
+}
+
+/// What to do with a call.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Answer after a while.
+    Answer(Duration),
+    /// Fail.
+    Fail(CallError),
+    /// Panic, as a bug would.
+    Panic,
+}
+
+impl Scripted {
+    /// What the next calls to a target are met with.
+    pub fn script(&self, target: &str, acts: impl IntoIterator<Item = Act>) {
+        self.script.lock().unwrap().entry(target.to_owned()).or_default().extend(acts);
+    }
+
+    /// The targets called so far, in order.
+    pub fn targets(&self) -> Vec<String> {
+        self.calls.lock().unwrap().iter().map(|(_, target, _)| target.clone()).collect()
+    }
+
+    /// When each call came.
+    pub fn times(&self) -> Vec<Timestamp> {
+        self.calls.lock().unwrap().iter().map(|(at, _, _)| *at).collect()
+    }
+}
+
+#[async_trait]
+impl Provider for Scripted {
+    async fn chat(&self, call: Call) -> Result<Reply, CallError> {
+        let now = self.clock.lock().unwrap().as_ref().unwrap().now();
+        let target = call.target.name.to_string();
+        self.calls.lock().unwrap().push((now, target.clone(), call.job));
+        let act = self.script.lock().unwrap().get_mut(&target).and_then(VecDeque::pop_front);
+        match act.unwrap_or(Act::Answer(Duration::from_millis(10))) {
+            Act::Answer(after) => {
+                tokio::time::sleep(after).await;
+                let completion = json!({ "object": "chat.completion", "choices": [{ "index": 0, "finish_reason": "stop",
+                    "message": { "role": "assistant", "content": target } }] });
+                Ok(Reply {
+                    completion: completion.to_string(),
+                    usage: Some(Usage { input: 1_000, output: 100, ..Usage::default() }),
+                    provider_request_id: None,
+                    rate_limit: RateLimit::default(),
+                })
+            }
+            Act::Fail(error) => Err(error),
+            Act::Panic => panic!("as scripted"),
+        }
+    }
+}
+
+/// A failure of one kind.
+pub fn fault(fault: Fault) -> Act {
+    Act::Fail(CallError {
+        fault,
+        message: format!("a scripted {fault}"),
+        code: Some("scripted".to_owned()),
+        status: None,
+        param: None,
+        retry_after: None,
+        advice: None,
+        possibly_billed: fault == Fault::Unknown,
+        rate_limit: RateLimit::default(),
+    })
+}
+
+/// A throttle with a hint.
+pub fn throttled(retry_after: Duration) -> Act {
+    match fault(Fault::Throttled) {
+        Act::Fail(error) => Act::Fail(CallError { retry_after: Some(retry_after), ..error }),
+        act => act,
+    }
+}
+
+/// A spec with two targets; `extra` is added at the top level.
+pub fn spec(extra: &str) -> String {
+    format!(
+        "version: 1\nname: triage\ntargets:\n  \
+         bedrock: {{ provider: bedrock, model: us.anthropic.claude-haiku-4-5-20251001-v1:0, region: us-east-1, timeout: 30s, defaults: {{ max_tokens: 64 }} }}\n  \
+         openai: {{ provider: openai, model: gpt-5.4-mini, timeout: 30s }}\n\
+         route:\n  - {{ name: all, to: bedrock }}\n\
+         retry: {{ attempts: 3, initial_delay: 1s, max_delay: 4s }}\n{extra}"
+    )
+}
+
+/// An engine at work.
+pub struct Rig {
+    pub engine: Arc<Engine>,
+    pub store: Arc<MemoryStore>,
+    pub provider: Arc<Scripted>,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Rig {
+    /// Starts an engine with one spec.
+    pub async fn start(spec: &str) -> Self {
+        let clock: SharedClock = Arc::new(TokioClock::starting_at("2026-11-22T10:00:00Z".parse().unwrap()));
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        Self::start_on(store, clock, spec).await
+    }
+
+    pub async fn start_on(store: Arc<MemoryStore>, clock: SharedClock, spec: &str) -> Self {
+        let provider = Arc::new(Scripted::default());
+        *provider.clock.lock().unwrap() = Some(clock.clone());
+        let providers: ProviderSet = ["openai", "bedrock"]
+            .into_iter()
+            .map(|name| (ProviderName::new(name).unwrap(), provider.clone() as Arc<dyn Provider>))
+            .collect();
+        let parts = Parts {
+            store: store.clone(),
+            providers,
+            snapshot: load_text(spec, None, clock.now()),
+            metrics: Arc::new(Metrics::new()),
+            clock,
+            node: NodeId::generate(),
+            max_in_flight: 100,
+            lease: Duration::from_secs(30),
+            retention: crate::settings::RetentionSettings {
+                ledger: Duration::from_hours(9_600),
+                audit: Duration::from_hours(9_600),
+            },
+        };
+        let (engine, _) = Engine::take_up(parts).await.unwrap();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (engine, stop) = (engine.clone(), stop.clone());
+            async move {
+                // Simulated days pass in here: looking every half second would take minutes of ours.
+                let pace = Pace {
+                    promote: Duration::from_secs(30),
+                    poll: Duration::from_secs(30),
+                    steer: Duration::from_secs(4),
+                    prune: Duration::from_hours(6),
+                };
+                engine.run(pace, stop, || Duration::from_secs(20), CancellationToken::new()).await.unwrap();
+            }
+        });
+        Self { engine, store, provider, stop, running }
+    }
+
+    /// Puts another spec in force, as a reload does.
+    pub fn reload(&self, spec: &str) {
+        let before = self.engine.world().snapshot.clone();
+        self.engine.install(load_text(spec, Some(before), self.engine.now()));
+    }
+
+    /// Submits a job with these metadata.
+    pub async fn submit(&self, metadata: &[(&str, &str)]) -> JobId {
+        self.submit_with(metadata, |_| {}).await
+    }
+
+    pub async fn submit_with(&self, metadata: &[(&str, &str)], change: impl FnOnce(&mut Envelope)) -> JobId {
+        let metadata: BTreeMap<&str, &str> = metadata.iter().copied().collect();
+        let job = json!({ "pipeline": "triage", "metadata": metadata,
+            "body": { "model": "x", "messages": [{ "role": "user", "content": "hi" }] } });
+        let mut envelope = Envelope::from_value(job).unwrap();
+        change(&mut envelope);
+        self.engine.submit("", vec![envelope]).await.pop().unwrap().unwrap().id
+    }
+
+    /// The job as stored.
+    pub async fn job(&self, id: JobId) -> JobRecord {
+        self.store.job(id).await.unwrap().unwrap()
+    }
+
+    /// Waits, in simulated time, until a job is in a state.
+    pub async fn until(&self, id: JobId, wanted: State) -> JobRecord {
+        let reached = async {
+            let mut pause = Duration::from_millis(2);
+            loop {
+                let record = self.job(id).await;
+                if record.summary.state == wanted {
+                    return record;
+                }
+                assert!(
+                    !record.summary.state.is_terminal(),
+                    "ended as {} instead of {wanted}: {:?}",
+                    record.summary.state,
+                    record.error
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        };
+        match tokio::time::timeout(Duration::from_hours(48), reached).await {
+            Ok(record) => record,
+            Err(_) => panic!("never {wanted}: {:?}", self.job(id).await),
+        }
+    }
+
+    /// Stops in good order.
+    pub async fn drain(self) -> Arc<MemoryStore> {
+        self.stop.cancel();
+        self.running.await.unwrap();
+        self.store
+    }
+}

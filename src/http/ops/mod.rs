@@ -1,0 +1,180 @@
+//! `/v1/ops`: what operators see and do.
+
+pub(super) mod flags;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{ApiError, App, jobs::pipeline_name, view::hold_in_words};
+use crate::{
+    clock::{Timestamp, parse_span},
+    job::{Envelope, State as JobState},
+    metrics::ReloadTrigger,
+    store::{Cancelled, JobQuery},
+};
+
+/// Reads a JSON body into a shape that refuses unknown keys.
+fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+    serde_json::from_slice(&body?).map_err(|error| ApiError::invalid(None, format!("the body cannot be read: {error}")))
+}
+
+/// Every pipeline: where it comes from, what it does, how it stands.
+pub(super) async fn pipelines(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    let engine = &app.engine;
+    let counts = engine.seen_counts(&engine.store().counts().await?);
+    let world = engine.world();
+    let data: Vec<Value> = world
+        .lanes()
+        .map(|(name, lane)| {
+            let spec = &lane.loaded.pipeline;
+            let jobs: serde_json::Map<String, Value> = counts
+                .iter()
+                .filter(|((pipeline, _), _)| pipeline == name)
+                .map(|((_, state), count)| (state.to_string(), (*count).into()))
+                .collect();
+            let hold = engine.hold_of(name);
+            json!({
+                "name": name,
+                "description": spec.description,
+                "file": lane.loaded.file,
+                "stale": lane.loaded.stale,
+                "labels": spec.labels,
+                "targets": spec.targets.iter().map(|target| json!({
+                    "name": target.name, "provider": target.provider, "model": target.model, "region": target.region,
+                })).collect::<Vec<_>>(),
+                "rollouts": spec.rollouts.iter().map(|rollout| json!({
+                    "name": rollout.name,
+                    "baseline": spec.target(rollout.baseline).name,
+                    "candidate": spec.target(rollout.candidate).name,
+                    "percent": rollout.percent.to_string(),
+                    "rolled_back": lane.flags.rolled_back,
+                })).collect::<Vec<_>>(),
+                "jobs": jobs,
+                "spent_today_usd": engine.spent_today(name),
+                "held": hold.map(|hold| json!({ "reason_code": hold, "reason": hold_in_words(hold, name) })),
+            })
+        })
+        .collect();
+    Ok(Json(
+        json!({ "generation": world.snapshot.generation, "hash": world.snapshot.hash, "data": data, "files": world.snapshot.files }),
+    ))
+}
+
+/// Reads the folders again, now.
+pub(super) async fn reload(State(app): State<App>) -> Response {
+    let report = app.reloader.reload(ReloadTrigger::Api).await;
+    let status = if report.is_clean() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    (status, Json(report)).into_response()
+}
+
+/// A job to be explained.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainBody {
+    job: Value,
+    pipeline: Option<String>,
+}
+
+/// Where a job would go now, and why; nothing is stored or called.
+pub(super) async fn explain(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let asked: ExplainBody = read(body)?;
+    let mut envelope = Envelope::from_value(asked.job)?;
+    if let Some(pipeline) = asked.pipeline {
+        envelope.pipeline = Some(pipeline_name(&pipeline)?);
+    }
+    let (record, text) = app.engine.explain(&envelope)?;
+    Ok(Json(json!({ "decision": record, "text": text })))
+}
+
+/// What `GET /v1/ops/audit` may be asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    since: Option<String>,
+    limit: Option<u32>,
+}
+
+/// Who did what, when, and why; oldest first. `since` is a span back from now or a time.
+pub(super) async fn audit(
+    State(app): State<App>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(query) = query?;
+    let since = match query.since.as_deref() {
+        None => Timestamp::from_micros(0),
+        Some(text) => match parse_span(text) {
+            Ok(span) => app.engine.now() - span,
+            Err(_) => text.parse().map_err(|_| {
+                ApiError::invalid(Some("since"), format!("{text:?} is neither a span such as 24h nor an RFC 3339 time"))
+            })?,
+        },
+    };
+    let limit = query.limit.unwrap_or(1_000).clamp(1, 10_000);
+    Ok(Json(json!({ "data": app.engine.store().audit(since, limit).await? })))
+}
+
+/// How a batch stands.
+pub(super) async fn batch(State(app): State<App>, Path(batch): Path<String>) -> Result<Json<Value>, ApiError> {
+    let counts = app.engine.store().batch_counts(&batch).await?;
+    let total: u64 = counts.values().sum();
+    if total == 0 {
+        return Err(ApiError::not_found("batch_not_found", format!("no job belongs to batch {batch:?}")));
+    }
+    let ended = counts.iter().filter(|(state, _)| !state.is_terminal()).all(|(_, count)| *count == 0);
+    let counts: serde_json::Map<String, Value> =
+        counts.into_iter().map(|(state, count)| (state.to_string(), count.into())).collect();
+    Ok(Json(json!({ "batch": batch, "counts": counts, "total": total, "ended": ended })))
+}
+
+/// Which jobs to cancel.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelBody {
+    batch: Option<String>,
+    pipeline: Option<String>,
+}
+
+/// Jobs cancelled in one pass.
+const CANCEL_PASS: u32 = 500;
+
+/// Cancels every live job of a batch, a pipeline, or a batch's in a pipeline.
+pub(super) async fn cancel(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let asked: CancelBody = read(body)?;
+    if asked.batch.is_none() && asked.pipeline.is_none() {
+        return Err(ApiError::invalid(None, "name a batch, a pipeline, or both"));
+    }
+    let mut query = JobQuery {
+        pipeline: asked.pipeline.as_deref().map(pipeline_name).transpose()?,
+        batch: asked.batch,
+        states: vec![JobState::Queued, JobState::Waiting, JobState::Held, JobState::Running],
+        limit: CANCEL_PASS,
+        ..JobQuery::default()
+    };
+    let mut cancelled = 0_usize;
+    loop {
+        let page = app.engine.store().list(query.clone()).await?;
+        let ids = page.jobs.iter().map(|job| job.id).collect();
+        let outcomes = app.engine.cancel(ids).await?;
+        cancelled += outcomes.iter().filter(|outcome| matches!(outcome, Cancelled::Done { .. })).count();
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(Json(json!({ "cancelled": cancelled }))),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The real binary, over real sockets, on a real SQLite file, calling simulated endpoints through its real clients.
+
+mod bad_input;
+mod crash;
+mod flow;
+mod levers;
+mod reload;
+mod site;
