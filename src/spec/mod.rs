@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod providers;
 pub mod read;
 mod residency;
+pub mod schema;
 pub mod target;
 
 pub use flags::{Flag, FlagSet};
