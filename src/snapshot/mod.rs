@@ -17,6 +17,7 @@ mod overlap;
 mod parts;
 mod place;
 mod resolve;
+pub mod report;
 mod sources;
 mod specs;
 #[cfg(test)]
