@@ -19,7 +19,12 @@ fn provider(api: Api, region: Option<&str>) -> ProviderFacts {
 }
 
 fn model(api: Api, id: &str) -> Model {
-    Model { context_window: Some(200_000), max_output_tokens: Some(64_000), burndown: 5, ..Model::new(api, id) }
+    Model {
+        context_window: Some(200_000),
+        max_output_tokens: Some(64_000),
+        default_max_tokens: 4_096,
+        ..Model::new(api, id)
+    }
 }
 
 impl World {
@@ -42,6 +47,11 @@ impl World {
             ("of-nobody", r#"{"name": "m", "provider": "nobody"}"#),
         ];
         let day = |text: &str| text.parse().unwrap();
+        let sonnet = Model {
+            needs_profile: true,
+            profiles: vec!["us".into(), "global".into()],
+            ..model(Api::Bedrock, "anthropic.claude-sonnet-4-6")
+        };
         let haiku = ["us", "eu", "global"].map(|place| Model {
             refuses_together: vec![("temperature".into(), "top_p".into())],
             ..model(Api::Bedrock, &format!("{place}.anthropic.claude-haiku-4-5-20251001-v1:0"))
@@ -57,6 +67,7 @@ impl World {
             Model { refuses: vec!["temperature".into()], ..model(Api::Bedrock, "us.anthropic.claude-opus-5-5") },
         ];
         models.extend(haiku);
+        models.push(sonnet);
         Self {
             providers: providers.into_iter().map(|(name, facts)| (name.parse().unwrap(), facts)).collect(),
             models: definitions
@@ -65,6 +76,11 @@ impl World {
                 .collect(),
             catalog: Catalog::from_models(models),
         }
+    }
+
+    /// The same with the built-in catalogue.
+    fn with_real_models() -> Self {
+        Self { catalog: (*Catalog::builtin()).clone(), ..Self::new() }
     }
 
     fn read(&self, file: &str, text: &[u8]) -> spec::Read {
@@ -148,4 +164,13 @@ fn every_good_spec_becomes_a_pipeline() {
             insta::assert_snapshot!(format!("good-{stem}"), format!("{}\n\n{said}", summary(&pipeline)));
         });
     }
+}
+
+/// The sample that the documentation opens with names models that are sold today.
+#[test]
+fn the_sample_loads_with_the_built_in_catalogue() {
+    let sample = &fixtures("good")["ticket-triage"];
+    let read = World::with_real_models().read("pipelines/ticket-triage.yaml", sample);
+    assert_eq!(rendered(&read.diagnostics), "");
+    assert!(read.pipeline.is_some());
 }

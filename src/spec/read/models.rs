@@ -5,11 +5,12 @@ use serde_json::Value as Json;
 
 use super::Context;
 use crate::{
-    catalog::{Lifecycle, Model},
+    catalog::{Catalog, Lifecycle, Model},
     diagnostic::Position,
     names::nearest,
     spec::{
         providers::Api,
+        residency::{self, Reach},
         target::{Fidelity, Target},
     },
     yaml::{Findings, Node, Value, in_backticks},
@@ -69,7 +70,10 @@ impl Places<'_> {
 pub(super) fn check(target: &Target, places: &Places<'_>, context: &Context<'_>, findings: &mut Findings) {
     let known = context.catalog.find(target.api, &target.model);
     match known {
-        Some(model) => check_lifecycle(target, model, places.model, context.today, findings),
+        Some(model) => {
+            check_lifecycle(target, model, places.model, context, findings);
+            check_profile(target, model, places.model, findings);
+        }
         None => warn_unknown(target, places.model, context, findings),
     }
     check_refusals(target, known, places, findings);
@@ -111,25 +115,50 @@ pub(super) fn ending(model: &Model, today: Date) -> Option<Ending> {
 }
 
 /// What to use instead, as advice.
-pub(super) fn substitutes(model: &Model) -> String {
-    match model.substitutes.as_slice() {
+pub(super) fn substitutes(target: &Target, catalog: &Catalog) -> String {
+    match catalog.substitutes(target.api, &target.model).as_slice() {
         [] => "move to another model".to_owned(),
-        names => format!("move to {}", in_backticks(names.iter().take(2).map(String::as_str))),
+        names => format!("move to {}", in_backticks(names.iter().take(2).copied())),
     }
 }
 
-fn check_lifecycle(target: &Target, model: &Model, at: Position, today: Date, findings: &mut Findings) {
-    match ending(model, today) {
+fn check_lifecycle(target: &Target, model: &Model, at: Position, context: &Context<'_>, findings: &mut Findings) {
+    let help = || substitutes(target, context.catalog);
+    match ending(model, context.today) {
         None => {}
         Some(Ending::Past(date)) => {
             let since = date.map(|date| format!(" since {date}")).unwrap_or_default();
             let message = format!("`{}` is shut down{since}", target.model);
-            findings.warning("model-shut-down", at, message, substitutes(model));
+            findings.warning("model-shut-down", at, message, help());
         }
         Some(Ending::Soon(date, days)) => {
             let message = format!("`{}` will be shut down on {date}, in {days} days", target.model);
-            findings.warning("model-shuts-down", at, message, substitutes(model));
+            findings.warning("model-shuts-down", at, message, help());
         }
+    }
+}
+
+/// Whether the model is served the way the target names it.
+fn check_profile(target: &Target, model: &Model, at: Position, findings: &mut Findings) {
+    let profiles = || in_backticks(model.profiles.iter().map(String::as_str));
+    match residency::place_of(&target.model).reach {
+        Reach::Region if model.needs_profile && target.api == Api::Bedrock && target.model == model.id => {
+            let message = format!("`{}` is served by inference profiles alone", model.id);
+            let first = model.profiles.first().map_or("us", String::as_str);
+            findings.warning(
+                "needs-profile",
+                at,
+                message,
+                format!("write `{first}.{}`; there is {}", model.id, profiles()),
+            );
+        }
+        Reach::Geography(name, _)
+            if !model.profiles.is_empty() && !model.profiles.iter().any(|known| known == name) =>
+        {
+            let message = format!("the catalogue knows no `{name}.` profile of `{}`", model.id);
+            findings.warning("unknown-profile", at, message, format!("there is {}", profiles()));
+        }
+        _ => {}
     }
 }
 
@@ -137,8 +166,7 @@ fn check_refusals(target: &Target, known: Option<&Model>, places: &Places<'_>, f
     let names =
         || target.defaults.keys().chain(target.overrides.keys().filter(|name| !target.defaults.contains_key(*name)));
     let refuses = |name: &str| {
-        known.is_some_and(|model| model.refuses.iter().any(|refused| refused == name))
-            || target.api == Api::Bedrock && NOT_IN_CONVERSE.contains(&name)
+        known.is_some_and(|model| model.refuses(name)) || target.api == Api::Bedrock && NOT_IN_CONVERSE.contains(&name)
     };
     for name in names().filter(|name| refuses(name)) {
         refused(target, name, &format!("`{}` does not take `{name}`", target.model), places, findings);

@@ -177,6 +177,6 @@ fn check_baseline(baseline: TargetIx, at: Position, targets: &Targets, context: 
             format!("a rollback would go to `{}`, which is shut down from {date} on", target.model)
         }
     };
-    let help = format!("give `{}` a model that stays: {}", target.name, models::substitutes(model));
+    let help = format!("give `{}` a model that stays: {}", target.name, models::substitutes(target, context.catalog));
     findings.warning("rollback-target-shut-down", at, message, help);
 }
