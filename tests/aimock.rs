@@ -117,9 +117,13 @@ fn settings(api: Api, url: &str) -> ProviderSettings {
             organization: None,
             project: None,
         },
-        Api::Bedrock => {
-            ApiSettings::Bedrock { region: None, profile: None, role_arn: None, endpoint_url: Some(url.to_owned()), anonymous: false }
-        }
+        Api::Bedrock => ApiSettings::Bedrock {
+            region: None,
+            profile: None,
+            role_arn: None,
+            endpoint_url: Some(url.to_owned()),
+            anonymous: false,
+        },
     };
     ProviderSettings { family: None, data_regions: Vec::new(), api }
 }

@@ -16,8 +16,8 @@ mod missing;
 mod overlap;
 mod parts;
 mod place;
-mod resolve;
 pub mod report;
+mod resolve;
 mod sources;
 mod specs;
 #[cfg(test)]
