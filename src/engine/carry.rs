@@ -30,8 +30,9 @@ use crate::{
 
 /// A throttled target whose wait is longer than this is passed over for the next of the chain.
 const SPILL_AFTER: Duration = Duration::from_secs(60);
-/// A quota's next slot is waited for in place up to this long; beyond, the job waits in the store.
-const WAIT_IN_PLACE: Duration = Duration::from_secs(2);
+/// A quota's next slot is waited for in place up to this long; beyond, the job waits in the store. Long enough that a
+/// tight quota does not send every job there and back: the permits held meanwhile keep more from being claimed.
+const WAIT_IN_PLACE: Duration = Duration::from_secs(20);
 /// Times a job may decide anew in one carrying: a bound against circles, far above what chains and retries need.
 const MAX_TURNS: u32 = 1_000;
 

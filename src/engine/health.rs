@@ -217,9 +217,10 @@ impl Health {
             return Availability::Parked;
         }
         let throttled = condition.throttled_until.filter(|until| *until > now);
-        match condition.breaker.not_before(now).into_iter().chain(throttled).max() {
-            Some(until) => Availability::NotBefore(until),
-            None => Availability::Ready,
+        match (condition.breaker.not_before(now), throttled) {
+            (Some(until), _) => Availability::NotBefore(until),
+            (None, Some(until)) => Availability::Throttled(until),
+            (None, None) => Availability::Ready,
         }
     }
 

@@ -65,21 +65,22 @@ pub async fn execute(args: &DemoArgs, config: &Path, console: &mut Console<'_>) 
     writeln!(out, "   API {}  pipelines: {}", scene.url(), scene.pipelines().await?.join(", "))?;
 
     let jobs = scene.read_examples(&args.examples)?;
+    let (first, second): (Vec<String>, Vec<String>) = halves(&jobs);
     let submitted = Instant::now();
-    scene.submit(&jobs).await?;
+    scene.submit(&first).await?;
     writeln!(
         out,
         "\n2. {} jobs from real Debian package descriptions, durable in {:.0} ms",
-        jobs.len(),
+        first.len(),
         millis(submitted)
     )?;
-    scene.until_ended(jobs.len() / 6).await?;
+    scene.until_ended(first.len() / 4).await?;
     writeln!(out, "   so far: {}", scene.progress().await?)?;
 
     let edit = scene.edit_percentage(EDITED).await?;
     writeln!(out, "\n3. An edit saved while they run: {}", edit.words)?;
     writeln!(out, "   saved -> routing: {:.0} ms; no restart, no job touched", edit.took.as_secs_f64() * 1_000.0)?;
-    scene.until_ended(jobs.len() / 3).await?;
+    scene.until_ended(first.len() / 2).await?;
     writeln!(out, "   so far: {}", scene.progress().await?)?;
 
     scene.break_bedrock("bedrock=overloaded,status=503")?;
@@ -93,8 +94,11 @@ pub async fn execute(args: &DemoArgs, config: &Path, console: &mut Console<'_>) 
         scene.progress().await?
     )?;
 
+    scene.submit(&second).await?;
+    let began_with = scene.progress().await?;
     let switch = scene.kill_switch(WATCHED).await?;
-    writeln!(out, "\n5. The kill switch: landbridge flag set FORCE_OPENAI_PROVIDER")?;
+    writeln!(out, "\n5. {} more jobs, and the kill switch: landbridge flag set FORCE_OPENAI_PROVIDER", second.len())?;
+    writeln!(out, "   before: {began_with}")?;
     writeln!(out, "   {}", switch.message)?;
     writeln!(
         out,
@@ -128,6 +132,13 @@ pub async fn execute(args: &DemoArgs, config: &Path, console: &mut Console<'_>) 
     )?;
     writeln!(out, "Next: landbridge init, put your keys in the environment, landbridge doctor, landbridge run.")?;
     if lost == 0 { Ok(Exit::Success) } else { Err(Failure::new(format!("{lost} jobs did not end"))) }
+}
+
+/// Every other job, and the rest: each half has some of every pipeline.
+fn halves(jobs: &[String]) -> (Vec<String>, Vec<String>) {
+    let (even, odd): (Vec<_>, Vec<_>) = jobs.iter().cloned().enumerate().partition(|(n, _)| n % 2 == 0);
+    let bare = |half: Vec<(usize, String)>| half.into_iter().map(|(_, job)| job).collect();
+    (bare(even), bare(odd))
 }
 
 fn millis(since: Instant) -> f64 {
