@@ -1,5 +1,7 @@
 //! Each file stands alone: good, broken, new, moved, removed, unreadable; before and after a restart.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -266,4 +268,37 @@ fn many_specs_load_side_by_side() {
     assert_eq!(loaded.snapshot.accepting("team-42/x").unwrap().file, "42.yaml");
     assert_eq!(loaded.snapshot.accepting("model-9").unwrap().file, "9.yaml");
     assert!(loaded.snapshot.accepting("team-7/x").is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the files, a snapshot comes out, good files serve, and what is wrong is said.
+    #[test]
+    fn no_bytes_stop_a_load(
+        junk in proptest::collection::vec(any::<u8>(), 0..60),
+        from in 0_usize..300,
+        cut in 1_usize..60,
+        insert in "[\\[\\]{}:\\-\"' a&*!|>%@\n]{0,6}",
+    ) {
+        let good = spec("a", "m1", "accept: { models: [\"gpt-*\"] }\nflags: { PAUSE: false }\n");
+        let mut world = World::new(&[("good.yaml", &spec("good", "m1", "")), ("a.yaml", &good)]);
+        world.load();
+        let mut text: Vec<char> = good.chars().collect();
+        let from = from.min(text.len());
+        let to = (from + cut).min(text.len());
+        text.splice(from..to, insert.chars());
+        world.save("a.yaml", &text.into_iter().collect::<String>());
+        world.sources.specs.insert("junk.yaml".into(), junk.clone());
+        world.sources.models.insert("junk".into(), junk.clone());
+        world.sources.flags = Some(junk.clone());
+        world.sources.catalog = Some(junk);
+        let snapshot = world.load().snapshot;
+        prop_assert!(snapshot.pipelines.contains_key(&name("good")));
+        for report in &snapshot.files {
+            prop_assert_eq!(report.valid, !report.diagnostics.iter().any(Diagnostic::is_error), "{:?}", report);
+        }
+        let serving = snapshot.pipelines.values().filter(|loaded| loaded.file == "a.yaml").count();
+        prop_assert_eq!(serving, 1);
+    }
 }
