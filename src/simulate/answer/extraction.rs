@@ -5,7 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    instructions,
+    Prompt,
+    instructions::{self, Instructions},
     text::{first_sentence, number_of, shortened, telling_words},
 };
 
@@ -24,13 +25,16 @@ pub(super) struct Subject<'a> {
     text: &'a str,
     prose: &'a str,
     name: Option<&'a str>,
+    /// What chance starts from: the hash of the prompt.
+    seed: u64,
     /// How sure the model is: one that disagrees takes its second choice.
     disagrees: bool,
 }
 
 impl<'a> Subject<'a> {
-    /// The subject of a question, as a model sees it.
-    pub fn of(text: &'a str, model: &str) -> Self {
+    /// The subject of a prompt's question, as its model sees it.
+    pub fn of(prompt: &'a Prompt) -> Self {
+        let (text, seed) = (prompt.question.as_str(), prompt.hash.0);
         let name = ["Package:", "Name:", "Title:", "Subject:"].iter().find_map(|mark| {
             let line = text.lines().find_map(|line| line.trim_start().strip_prefix(mark))?;
             Some(line.trim()).filter(|name| !name.is_empty())
@@ -40,7 +44,7 @@ impl<'a> Subject<'a> {
             .find_map(|mark| text.split_once(mark))
             .map_or(text, |(_, prose)| prose)
             .trim();
-        Self { text, prose, name, disagrees: number_of(&[text, model]) % 100 < DISAGREEMENTS }
+        Self { text, prose, name, seed, disagrees: number_of(seed, &prompt.model) % 100 < DISAGREEMENTS }
     }
 
     /// The running text.
@@ -63,7 +67,7 @@ impl<'a> Subject<'a> {
                         text.matches(stem).count()
                     })
                     .sum();
-                (found, number_of(&[self.text, label]), *label)
+                (found, number_of(self.seed, label), *label)
             })
             .collect();
         ranked.sort_by(|a, b| b.cmp(a));
@@ -77,7 +81,7 @@ impl<'a> Subject<'a> {
         let about = about.to_ascii_lowercase();
         let named = |parts: &[&str]| parts.iter().any(|part| field.contains(part));
         if about.contains("true") || about.contains("boolean") || field.starts_with("is_") {
-            json!(number_of(&[self.text, &field]).is_multiple_of(2))
+            json!(number_of(self.seed, &field).is_multiple_of(2))
         } else if about.contains("number") || about.contains("integer") || named(&["count", "number"]) {
             json!(self.text.split_whitespace().count())
         } else if about.contains("array")
@@ -133,7 +137,7 @@ impl<'a> Subject<'a> {
 }
 
 /// An object with the fields that the instructions name.
-pub(super) fn by_fields(told: &str, subject: &Subject<'_>) -> Value {
+pub(super) fn by_fields(told: &Instructions<'_>, subject: &Subject<'_>) -> Value {
     let fields = instructions::fields(told);
     if fields.is_empty() {
         let answer = match instructions::labels(told) {
@@ -219,9 +223,9 @@ impl Filler<'_> {
                     _ => json!([self.fill(items, name, depth - 1)]),
                 }
             }
-            "boolean" => json!(number_of(&[subject.text, name]).is_multiple_of(2)),
+            "boolean" => json!(number_of(subject.seed, name).is_multiple_of(2)),
             "integer" | "number" => {
-                schema.get("minimum").cloned().unwrap_or_else(|| json!(number_of(&[subject.text, name]) % 100))
+                schema.get("minimum").cloned().unwrap_or_else(|| json!(number_of(subject.seed, name) % 100))
             }
             "null" => Value::Null,
             _ => json!(subject.string(&name.to_ascii_lowercase())),

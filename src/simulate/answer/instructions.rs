@@ -10,14 +10,38 @@ const LABEL_MARKS: [&str; 8] =
     ["one of", "labels", "categories", "classes", "sections", "options", "one label from", "choose from"];
 const FIELD_MARKS: [&str; 6] = ["with the keys", "keys", "fields", "properties", "with exactly", "members"];
 
+/// What a model is told to do.
+pub(super) struct Instructions<'a> {
+    told: &'a str,
+    /// The same in lower case, byte for byte.
+    lower: String,
+}
+
+impl<'a> Instructions<'a> {
+    /// The instructions of a text.
+    pub fn of(told: &'a str) -> Self {
+        Self { told, lower: told.to_ascii_lowercase() }
+    }
+
+    /// Whether they speak of something, given in lower case.
+    pub fn mention(&self, word: &str) -> bool {
+        self.lower.contains(word)
+    }
+
+    fn list_after(&self, mark: &str) -> Option<Vec<&'a str>> {
+        let place = self.lower.find(mark)?;
+        list(self.told.get(place + mark.len()..)?)
+    }
+}
+
 /// The labels that the instructions list, if they list at least two.
-pub(super) fn labels(told: &str) -> Option<Vec<&str>> {
-    LABEL_MARKS.iter().find_map(|mark| list_after(told, mark)).filter(|labels| labels.len() >= 2)
+pub(super) fn labels<'a>(told: &Instructions<'a>) -> Option<Vec<&'a str>> {
+    LABEL_MARKS.iter().find_map(|mark| told.list_after(mark)).filter(|labels| labels.len() >= 2)
 }
 
 /// The fields that the instructions name, with what they say about each: `tags (array of strings)`.
-pub(super) fn fields(told: &str) -> Vec<(&str, &str)> {
-    let listed = FIELD_MARKS.iter().find_map(|mark| list_after(told, mark)).unwrap_or_default();
+pub(super) fn fields<'a>(told: &Instructions<'a>) -> Vec<(&'a str, &'a str)> {
+    let listed = FIELD_MARKS.iter().find_map(|mark| told.list_after(mark)).unwrap_or_default();
     let mut fields: Vec<(&str, &str)> = listed
         .into_iter()
         .map(|item| match item.split_once(['(', ':']) {
@@ -27,7 +51,7 @@ pub(super) fn fields(told: &str) -> Vec<(&str, &str)> {
         .filter(|(name, _)| is_field(name))
         .collect();
     if fields.is_empty() {
-        fields = quoted_keys(told);
+        fields = quoted_keys(told.told);
     }
     fields
 }
@@ -50,9 +74,7 @@ fn quoted_keys(told: &str) -> Vec<(&str, &str)> {
 }
 
 /// The items listed after a mark: on lines of their own, or up to the end of the sentence.
-fn list_after<'a>(told: &'a str, mark: &str) -> Option<Vec<&'a str>> {
-    let place = find_ignoring_case(told, mark)?;
-    let rest = told.get(place + mark.len()..)?;
+fn list(rest: &str) -> Option<Vec<&str>> {
     // `one of these sections: a, b`: the list begins behind the colon, if one is near.
     let line_end = rest.find(['\n', '.']).unwrap_or(rest.len());
     let colon = rest.get(..line_end)?.find(':').filter(|colon| *colon <= 60);
@@ -71,10 +93,6 @@ fn list_after<'a>(told: &'a str, mark: &str) -> Option<Vec<&'a str>> {
         .take(MOST_ITEMS)
         .collect();
     (!items.is_empty()).then_some(items)
-}
-
-fn find_ignoring_case(text: &str, wanted: &str) -> Option<usize> {
-    text.as_bytes().windows(wanted.len()).position(|window| window.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 fn bullet(line: &str) -> Option<&str> {

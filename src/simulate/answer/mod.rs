@@ -40,7 +40,7 @@ pub(super) struct Answer {
 
 /// Answers a prompt.
 pub(super) fn answer(prompt: &Prompt) -> Answer {
-    let subject = extraction::Subject::of(&prompt.question, &prompt.model);
+    let subject = extraction::Subject::of(prompt);
     if let Some(tool) = &prompt.tool {
         let input = match extraction::by_schema(&tool.schema, &subject) {
             Value::Object(input) => Value::Object(input),
@@ -62,18 +62,17 @@ pub(super) fn filtered(prompt: &Prompt) -> Answer {
 fn speak(prompt: &Prompt, subject: &extraction::Subject<'_>) -> String {
     // Without a system text, the question holds its own instructions.
     let told = if prompt.system.trim().is_empty() { &prompt.question } else { &prompt.system };
-    let labels = || instructions::labels(told);
+    let told = instructions::Instructions::of(told);
     match &prompt.format {
         Format::Schema(schema) => return extraction::by_schema(schema, subject).to_string(),
-        Format::Json => return extraction::by_fields(told, subject).to_string(),
+        Format::Json => return extraction::by_fields(&told, subject).to_string(),
         Format::Text => {}
     }
-    let lower = told.to_ascii_lowercase();
-    if lower.contains("json") {
-        extraction::by_fields(told, subject).to_string()
-    } else if let Some(labels) = labels() {
+    if told.mention("json") {
+        extraction::by_fields(&told, subject).to_string()
+    } else if let Some(labels) = instructions::labels(&told) {
         subject.label(&labels).to_owned()
-    } else if lower.contains("summar") || lower.contains("one sentence") {
+    } else if told.mention("summar") || told.mention("one sentence") {
         text::first_sentence(subject.prose(), 300).to_owned()
     } else {
         format!("Simulated answer: {}", text::first_sentence(subject.prose(), 200))

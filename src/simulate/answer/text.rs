@@ -1,7 +1,5 @@
 //! Small readings of a text: its first sentence, its telling words, a number of its own.
 
-use sha2::{Digest, Sha256};
-
 /// The first sentence, at most `most` bytes long and cut between words where it must be.
 pub(super) fn first_sentence(text: &str, most: usize) -> &str {
     let text = text.trim();
@@ -59,13 +57,11 @@ const COMMON: [&str; 17] = [
     "running",
 ];
 
-/// A number that a text always has, and no other text is likely to have.
-pub(super) fn number_of(parts: &[&str]) -> u64 {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part);
-        hasher.update([0x1f]);
-    }
-    let digest = hasher.finalize();
-    digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
+/// A number that depends on a seed and a short text, and on nothing else (FNV-1a, then mixed).
+pub(super) fn number_of(seed: u64, text: &str) -> u64 {
+    let sum = text
+        .bytes()
+        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mixed = (sum ^ (sum >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 29)
 }
