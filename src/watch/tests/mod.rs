@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -235,7 +235,15 @@ async fn a_folder_that_is_deleted_is_reported_and_heard_again_when_made_anew() {
         let back = site.change().await.scan;
         assert_eq!((listed(&back), back.folder_fault()), (vec![format!("a.yaml={round}")], None));
     }
-    site.assert_hears("b.yaml", &["a.yaml=2"]).await;
+    // Made anew before anybody could look: it may even have the number on disk that the old one had.
+    fs::remove_dir_all(site.path("pipelines")).unwrap();
+    put(&site.path("pipelines/sub/a.yaml"), "3");
+    assert_eq!(site.specs().await, ["sub/a.yaml=3"]);
+    fs::remove_dir_all(site.path("pipelines/sub")).unwrap();
+    put(&site.path("pipelines/sub/a.yaml"), "4");
+    assert_eq!(site.specs().await, ["sub/a.yaml=4"]);
+    site.assert_hears("sub/b.yaml", &["sub/a.yaml=4"]).await;
+    site.assert_hears("b.yaml", &["sub/a.yaml=4", "sub/b.yaml=word"]).await;
 }
 
 #[tokio::test]
@@ -322,14 +330,22 @@ async fn a_linked_subfolder_may_be_turned_elsewhere() {
 }
 
 #[tokio::test]
-async fn an_overflow_of_the_event_queue_leads_to_a_look() {
-    let (mut site, _) = Site::with(no_events, EVENTS_ONLY, |at| put(&at.join("pipelines/a.yaml"), "0")).await;
+async fn an_overflow_of_the_event_queue_leads_to_a_look_with_new_ears() {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    fn counted(_: Listener) -> notify::Result<Box<dyn notify::Watcher + Send>> {
+        MADE.fetch_add(1, Ordering::AcqRel);
+        Ok(Box::new(NullWatcher))
+    }
+    let (mut site, _) = Site::with(counted, EVENTS_ONLY, |at| put(&at.join("pipelines/a.yaml"), "0")).await;
+    let made_at_first = MADE.load(Ordering::Acquire);
     put(&site.path("pipelines/a.yaml"), "1");
     site.watcher.inject(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
     assert_eq!(site.specs().await, ["a.yaml=1"]);
     put(&site.path("pipelines/a.yaml"), "2");
     site.watcher.inject(Err(notify::Error::generic("lost")));
     assert_eq!(site.specs().await, ["a.yaml=2"]);
+    let made = MADE.load(Ordering::Acquire) - made_at_first;
+    assert_eq!(made, 2, "what was lost may have been a new folder: each time, everything is listened to anew");
 }
 
 #[tokio::test]
