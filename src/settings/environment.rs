@@ -38,7 +38,7 @@ pub struct Override {
 const PREFIX: &str = "LANDBRIDGE_";
 
 /// Variables with the prefix that are no settings: flags, and the command line's own.
-const NOT_SETTINGS: [&str; 6] = ["PAUSE", "DISABLE_FALLBACK", "URL", "KEY", "CONFIG", "LOG"];
+const NOT_SETTINGS: [&str; 5] = ["PAUSE", "DISABLE_FALLBACK", "URL", "KEY", "CONFIG"];
 
 /// What variables and options can say; `*` stands for a provider's name. A path above one of these, given as a YAML
 /// mapping or list, is fine too.

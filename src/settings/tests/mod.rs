@@ -185,3 +185,32 @@ proptest! {
         prop_assert_eq!(one == other, name(&one).shouted() == name(&other).shouted());
     }
 }
+
+#[test]
+fn the_shipped_file_is_good_as_it_is_and_with_all_that_it_comments_out() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/landbridge.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let is_key = |line: &str| {
+        line.starts_with("  - {")
+            || line.split_once(':').is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    };
+    let mut taken_in = 0;
+    let mut whole = String::new();
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        match line.trim_start().strip_prefix("# ").filter(|rest| is_key(rest)) {
+            Some(rest) => {
+                taken_in += 1;
+                whole.push_str(&line[..indent]);
+                whole.push_str(rest);
+            }
+            None => whole.push_str(line),
+        }
+        whole.push('\n');
+    }
+    assert!(taken_in >= 9, "only {taken_in} settings are commented out:\n{whole}");
+    for text in [&text, &whole] {
+        let loaded = read(text, &[]).unwrap_or_else(|found| panic!("{}", shown(&found)));
+        assert_eq!(loaded.warnings, [], "{text}");
+    }
+}
