@@ -22,11 +22,14 @@ pub const STARTER: &[(&str, &str)] = &[
     ("pipelines/example.yaml", include_str!("starter/example.yaml")),
 ];
 
+/// Where the schema of specs is written, for editors.
+pub const SCHEMA: &str = "config/pipeline.schema.json";
+
 /// Where to start
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Writes config/landbridge.yaml, config/flags.yaml and pipelines/example.yaml. Files that
-exist are never overwritten.
+Writes config/landbridge.yaml, config/flags.yaml, pipelines/example.yaml, and the schema of
+specs for editors. Files that exist are never overwritten.
 
 Examples:
   landbridge init
@@ -41,8 +44,9 @@ pub struct InitArgs {
 
 /// Runs the command.
 pub fn execute(args: &InitArgs, console: &mut Console<'_>) -> Result {
-    let existing: Vec<String> = STARTER
-        .iter()
+    let schema = format!("{:#}\n", crate::spec::schema::pipeline_schema());
+    let files = || STARTER.iter().copied().chain([(SCHEMA, schema.as_str())]);
+    let existing: Vec<String> = files()
         .map(|(path, _)| args.folder.join(path))
         .filter(|path| path.symlink_metadata().is_ok())
         .map(|path| path.display().to_string())
@@ -53,7 +57,7 @@ pub fn execute(args: &InitArgs, console: &mut Console<'_>) -> Result {
             existing.join(", ")
         )));
     }
-    for (path, text) in STARTER {
+    for (path, text) in files() {
         let path = args.folder.join(path);
         write(&path, text).map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
         writeln!(console.out, "wrote {}", path.display())?;

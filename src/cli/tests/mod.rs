@@ -227,6 +227,7 @@ fn init_writes_a_folder_once() {
     for (name, text) in init::STARTER {
         assert_eq!(std::fs::read_to_string(path.join(name)).unwrap(), *text);
     }
+    assert_eq!(std::fs::read_to_string(path.join(init::SCHEMA)).unwrap(), landbridge(&["schema"]).out);
     std::fs::remove_file(path.join("config/flags.yaml")).unwrap();
     let again = landbridge(&arguments);
     assert_eq!(again.exit, Exit::Failed);
@@ -290,6 +291,14 @@ fn models_are_listed_with_their_substitutes_and_uses() {
     let expected = format!("{}:3: x: {{ model: gpt-4o-mini-2024-07-18 }}\n", specs.join("a.yaml").display());
     assert_eq!(uses.out, expected);
     assert_eq!(run(&["--uses", "gpt-5.4-mini"]).exit, Exit::Failed);
+}
+
+#[test]
+fn the_schema_is_printed() {
+    let ended = landbridge(&["schema"]);
+    let schema: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(ended.exit, Exit::Success);
+    assert!(schema["properties"]["targets"].is_object(), "{}", ended.out);
 }
 
 #[test]
