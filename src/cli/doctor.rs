@@ -13,7 +13,7 @@ use crate::{
     engine::health::TargetKey,
     ids::JobId,
     provider::{self, Call},
-    spec::Target,
+    spec::{Parameters, Target},
     wire,
 };
 
@@ -92,7 +92,7 @@ pub async fn execute(args: &DoctorArgs, config: &Path, console: &mut Console<'_>
                 let model = offline.snapshot.catalog.find(target.api, &target.model);
                 let body = json!({ "messages": [{ "role": "user", "content": "Say OK." }], "max_tokens": 16 });
                 let plain =
-                    Target { defaults: Default::default(), overrides: Default::default(), ..(**target).clone() };
+                    Target { defaults: Parameters::default(), overrides: Parameters::default(), ..(**target).clone() };
                 let prepared = wire::prepare(&plain, model, &body);
                 let client = providers.get(&target.provider);
                 let (fine, detail) = match (prepared, client) {

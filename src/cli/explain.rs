@@ -59,14 +59,13 @@ pub fn execute(args: &ExplainArgs, config: &Path, console: &mut Console<'_>) -> 
     })?;
     let snapshot = offline.snapshot;
     let world = World::new(0, snapshot.clone(), snapshot.flags.clone(), Vec::new());
-    let loaded = match args.pipeline.as_ref().or(envelope.pipeline.as_ref()) {
-        Some(wanted) => snapshot.pipelines.get(wanted).ok_or_else(|| Failure::new(snapshot.explain_missing(wanted)))?,
-        None => {
-            let model = envelope.body.get("model").and_then(serde_json::Value::as_str).unwrap_or_default();
-            snapshot.accepting(model).ok_or_else(|| {
-                Failure::new(format!("{name} names no pipeline, and none accepts model {model:?}; use --pipeline"))
-            })?
-        }
+    let loaded = if let Some(wanted) = args.pipeline.as_ref().or(envelope.pipeline.as_ref()) {
+        snapshot.pipelines.get(wanted).ok_or_else(|| Failure::new(snapshot.explain_missing(wanted)))?
+    } else {
+        let model = envelope.body.get("model").and_then(serde_json::Value::as_str).unwrap_or_default();
+        snapshot.accepting(model).ok_or_else(|| {
+            Failure::new(format!("{name} names no pipeline, and none accepts model {model:?}; use --pipeline"))
+        })?
     };
     let spec = &loaded.pipeline;
     let lane = world.lane(&spec.name).ok_or_else(|| Failure::new(snapshot.explain_missing(&spec.name)))?;

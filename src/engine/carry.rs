@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A throttled target whose wait is longer than this is passed over for the next of the chain.
-const SPILL_AFTER: Duration = Duration::from_secs(60);
+const SPILL_AFTER: Duration = Duration::from_mins(1);
 /// A quota's next slot is waited for in place up to this long; beyond, the job waits in the store. Long enough that a
 /// tight quota does not send every job there and back: the permits held meanwhile keep more from being claimed.
 const WAIT_IN_PLACE: Duration = Duration::from_secs(20);
@@ -110,10 +110,13 @@ impl Carried<'_> {
             }
         };
         if chain.is_empty() {
-            let refusal = self.unfit.first().map(|(_, refusal)| refusal.clone()).unwrap_or_else(|| Refusal {
-                param: None,
-                message: format!("pipeline {} has no target left for this job", self.job.pipeline),
-            });
+            let refusal = self.unfit.first().map_or_else(
+                || Refusal {
+                    param: None,
+                    message: format!("pipeline {} has no target left for this job", self.job.pipeline),
+                },
+                |(_, refusal)| refusal.clone(),
+            );
             let failure = failure("refused", refusal.message, "invalid_request_error", None, refusal.param);
             return self.settle(None, Next::Fail(failure)).await;
         }

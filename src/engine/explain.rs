@@ -22,11 +22,10 @@ impl Engine {
         let priority = envelope.priority.unwrap_or(loaded.pipeline.priority);
         let asked =
             Asked { id: "job_explained", metadata: &envelope.metadata, body: &envelope.body, priority, age_seconds: 0 };
-        let record =
-            self.decide_for(&world, &loaded.pipeline.name, &asked).ok_or_else(|| IntakeError::UnknownPipeline {
-                message: world.snapshot.explain_missing(&loaded.pipeline.name),
-                param: "pipeline",
-            })?;
+        let record = decide_for(&world, &loaded.pipeline.name, &asked).ok_or_else(|| IntakeError::UnknownPipeline {
+            message: world.snapshot.explain_missing(&loaded.pipeline.name),
+            param: "pipeline",
+        })?;
         let text = crate::routing::explain(&record);
         Ok((record, text))
     }
@@ -71,7 +70,7 @@ impl Engine {
             priority: record.summary.priority,
             age_seconds: i64::try_from(age).unwrap_or(i64::MAX),
         };
-        match self.decide_for(&self.world(), &record.summary.pipeline, &asked) {
+        match decide_for(&self.world(), &record.summary.pipeline, &asked) {
             Some(now) => {
                 let mut steps = vec![format!("if it were dispatched now (generation {}):", now.generation)];
                 steps.extend(now.reasons);
@@ -80,29 +79,25 @@ impl Engine {
             None => vec![self.world().snapshot.explain_missing(&record.summary.pipeline)],
         }
     }
+}
 
-    fn decide_for(
-        &self,
-        world: &World,
-        pipeline: &crate::names::PipelineName,
-        asked: &Asked<'_>,
-    ) -> Option<DecisionRecord> {
-        let lane = world.lane(pipeline)?;
-        let spec = &lane.loaded.pipeline;
-        let prompt_tokens = || estimate_prompt_tokens(asked.body);
-        let facts = Facts {
-            id: asked.id,
-            pipeline: spec.name.as_str(),
-            metadata: asked.metadata,
-            labels: &spec.labels,
-            priority: i64::from(asked.priority),
-            body: asked.body,
-            prompt_tokens: &prompt_tokens,
-            age_seconds: asked.age_seconds,
-        };
-        let decision: Decision = decide(&Question { pipeline: spec, flags: &lane.flags, facts });
-        Some(decision.record(spec, world.snapshot.generation))
-    }
+/// Decides for a job on a world; nothing comes of it.
+fn decide_for(world: &World, pipeline: &crate::names::PipelineName, asked: &Asked<'_>) -> Option<DecisionRecord> {
+    let lane = world.lane(pipeline)?;
+    let spec = &lane.loaded.pipeline;
+    let prompt_tokens = || estimate_prompt_tokens(asked.body);
+    let facts = Facts {
+        id: asked.id,
+        pipeline: spec.name.as_str(),
+        metadata: asked.metadata,
+        labels: &spec.labels,
+        priority: i64::from(asked.priority),
+        body: asked.body,
+        prompt_tokens: &prompt_tokens,
+        age_seconds: asked.age_seconds,
+    };
+    let decision: Decision = decide(&Question { pipeline: spec, flags: &lane.flags, facts });
+    Some(decision.record(spec, world.snapshot.generation))
 }
 
 /// The job that is asked about.

@@ -70,7 +70,7 @@ pub(super) enum Gate {
 }
 
 /// A parked target is tried again by one job after this long, and twice as long each time it fails.
-const FIRST_PROBE: Duration = Duration::from_secs(60);
+const FIRST_PROBE: Duration = Duration::from_mins(1);
 /// While somebody else tries a target.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 const LAST_PROBE: Duration = Duration::from_mins(15);

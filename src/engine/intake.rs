@@ -240,4 +240,4 @@ fn store_error(error: StoreError) -> IntakeError {
 }
 
 /// The longest time a caller may wait for a job's end in one request.
-pub const MAX_WAIT: Duration = Duration::from_secs(300);
+pub const MAX_WAIT: Duration = Duration::from_mins(5);

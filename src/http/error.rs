@@ -59,6 +59,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error", "unavailable", message)
     }
 
+    /// 413.
+    pub fn too_large() -> Self {
+        let message = format!("the body is larger than {} MiB; send fewer lines at a time", super::MAX_BODY >> 20);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message)
+    }
+
     /// The object alone, for a line of a bulk answer.
     pub fn body(&self) -> &ErrorBody {
         &self.body
@@ -121,8 +127,7 @@ impl From<StoreError> for ApiError {
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let message = format!("the body is larger than {} MiB; send fewer lines at a time", super::MAX_BODY >> 20);
-            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message);
+            return Self::too_large();
         }
         Self::invalid(None, format!("the body did not arrive whole: {rejection}"))
     }

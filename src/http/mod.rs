@@ -14,11 +14,12 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, header::CONTENT_LENGTH},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -38,7 +39,10 @@ pub struct App {
 /// Largest request body: a bulk of prompts, some of them long.
 pub const MAX_BODY: usize = 32 * 1024 * 1024;
 /// A body must arrive within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+/// Of a body that is too large, this much is read past before it is refused, for at most this long.
+const MOST_DISCARDED: usize = 4 * MAX_BODY;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The API and the operators' paths.
@@ -65,6 +69,7 @@ pub fn router(app: App) -> Router {
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(refuse_large))
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         .layer(middleware::from_fn(with_request_id))
         .with_state(app)
@@ -85,6 +90,28 @@ pub fn ops_router(app: App) -> Router {
 /// The listener's own, which end the daemon.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Refuses a body that says itself that it is too large, after reading past some of it: a client that is cut off while it
+/// sends would see a broken connection instead of the reason.
+async fn refuse_large(request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length <= MAX_BODY as u64) {
+        return next.run(request).await;
+    }
+    let mut rest = request.into_body().into_data_stream();
+    let discard = async {
+        let mut read = 0;
+        while let Some(Ok(chunk)) = rest.next().await {
+            read += chunk.len();
+            if read > MOST_DISCARDED {
+                break;
+            }
+        }
+    };
+    // Whether all of it came or time ran out, the answer is the same.
+    let _in_time = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
+    ApiError::too_large().into_response()
 }
 
 async fn with_request_id(request: Request, next: Next) -> Response {

@@ -1,11 +1,11 @@
 //! Rubbish in, clear words out; nothing lost for the others.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _};
 use serde_json::json;
 
 use super::site::{SPEC, Site, job};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_bad_request_has_its_error() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -56,7 +56,7 @@ async fn every_kind_of_bad_request_has_its_error() {
     assert_eq!(daemon.ended_job(&id).await["state"], "succeeded");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn any_bytes_as_a_request_leave_the_daemon_well() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -72,7 +72,7 @@ async fn any_bytes_as_a_request_leave_the_daemon_well() {
     assert_eq!(daemon.text("/healthz").await, "ok\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_are_78_and_wrong_usage_is_64() {
     let site = Site::new(SPEC).await;
     site.save("config/landbridge.yaml", "listen: 127.0.0.1:0\nstroe: sqlite:x\n");

@@ -13,9 +13,9 @@ use super::{
 /// Crashes in one run.
 const KILLS: usize = 12;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_and_no_result_changes_over_random_kills() {
-    let site = Site::new(&SPEC.replace("{ attempts: 4", "{ attempts: 4")).await;
+    let site = Site::new(SPEC).await;
     slow(&site, "uniform:5ms,60ms");
     let mut chance = StdRng::seed_from_u64(20_261_122);
     let mut accepted: Vec<String> = Vec::new();
@@ -75,7 +75,7 @@ async fn nothing_accepted_is_lost_and_no_result_changes_over_random_kills() {
     assert_eq!(check, "ok");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_in_flight_at_a_crash_are_unknown_possibly_billed_and_made_again_at_once() {
     let site = Site::new(SPEC).await;
     slow(&site, "20s");
@@ -93,7 +93,7 @@ async fn calls_in_flight_at_a_crash_are_unknown_possibly_billed_and_made_again_a
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_in_flight_at_crash_after_crash_is_quarantined_and_the_others_go_on() {
     let site = Site::new(&format!("{SPEC}limits: {{ concurrency: 1 }}\n")).await;
     slow(&site, "15s");
@@ -122,7 +122,7 @@ async fn a_job_in_flight_at_crash_after_crash_is_quarantined_and_the_others_go_o
     assert_eq!(daemon.ended_job(&id).await["state"], "succeeded");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_on_the_same_store_is_refused() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -133,7 +133,7 @@ async fn a_second_daemon_on_the_same_store_is_refused() {
     site.start().await.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_whose_folder_cannot_be_made_is_refused_with_its_path() {
     let site = Site::new(SPEC).await;
     std::fs::write(site.path().join("data"), "a file, not a folder").unwrap();
@@ -142,7 +142,7 @@ async fn a_store_whose_folder_cannot_be_made_is_refused_with_its_path() {
     assert!(said.contains("data"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_submits_loses_nothing_and_mends_itself() {
     let site = Site::new(SPEC).await;
     let data = site.path().join("data");

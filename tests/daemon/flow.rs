@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::site::{SPEC, Site, eventually, job};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_go_where_their_bucket_says_and_come_back_with_cost_and_reasons() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -32,7 +32,7 @@ async fn jobs_go_where_their_bucket_says_and_come_back_with_cost_and_reasons() {
     daemon.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_is_the_same_job_and_another_envelope_conflicts() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -46,7 +46,7 @@ async fn the_same_key_is_the_same_job_and_another_envelope_conflicts() {
     assert_eq!((status, &refused["error"]["param"]), (409, &json!("idempotency_key")));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bulk_takes_the_good_lines_and_names_the_bad() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -74,7 +74,7 @@ async fn bulk_takes_the_good_lines_and_names_the_bad() {
     assert_eq!(lines[3]["error"]["code"], "pipeline_not_found");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_counted_cancelled_and_tried_again() {
     let site = Site::new(&format!("{SPEC}flags: {{ PAUSE: true }}\n")).await;
     let daemon = site.start().await;
@@ -100,7 +100,7 @@ async fn a_batch_is_counted_cancelled_and_tried_again() {
     assert_eq!(job["state"], "succeeded");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_calls_finish_and_a_second_one_does_not() {
     let site = Site::new(SPEC).await;
     slow(&site, "2s");

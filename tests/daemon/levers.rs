@@ -22,7 +22,7 @@ fn calls(site: &Site, api: Api) -> u64 {
     site.simulation.counts().by_model.iter().filter(|row| row.api == api).map(|row| row.calls).sum()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_kill_switch_takes_a_second_and_survives_a_restart() {
     let site = Site::new(SPEC).await;
     slow(&site, "20ms");
@@ -56,7 +56,7 @@ async fn the_kill_switch_takes_a_second_and_survives_a_restart() {
     assert!(code == Some(0) && text.contains("flag.set") && text.contains("flag.clear"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn rollback_and_resume_from_the_command_line() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -80,7 +80,7 @@ async fn rollback_and_resume_from_the_command_line() {
     assert!(targets.iter().any(|target| target == "bedrock"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flag_that_strands_a_pipeline_says_so_and_holds_its_jobs() {
     let spec = "version: 1\nname: triage\ntargets:\n  bedrock: { provider: bedrock, model: us.anthropic.claude-haiku-4-5-20251001-v1:0, defaults: { max_tokens: 64 } }\n";
     let site = Site::new(spec).await;
@@ -97,7 +97,7 @@ async fn a_flag_that_strands_a_pipeline_says_so_and_holds_its_jobs() {
     assert_eq!(status, 409, "{refused}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_bridged_by_the_fallback() {
     let site = Site::new(SPEC).await;
     configure(&site, |config| config.faults = vec!["bedrock=overloaded".parse().unwrap()]);

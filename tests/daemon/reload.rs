@@ -13,7 +13,7 @@ async fn generation(daemon: &Daemon) -> u64 {
     daemon.get("/readyz").await["generation"].as_u64().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn saving_a_percentage_moves_traffic_without_a_restart() {
     let site = Site::new(&SPEC.replace("percent: 50", "percent: 0")).await;
     let daemon = site.start().await;
@@ -28,7 +28,7 @@ async fn saving_a_percentage_moves_traffic_without_a_restart() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_file_keeps_its_last_good_version_even_over_a_restart() {
     let site = Site::new(&SPEC.replace("percent: 50", "percent: 0")).await;
     let daemon = site.start().await;
@@ -59,7 +59,7 @@ async fn a_broken_file_keeps_its_last_good_version_even_over_a_restart() {
     assert_eq!(target_of_new_job(&daemon, 4).await, "openai");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_switch_in_a_half_edited_spec_gets_through() {
     let site = Site::new(&SPEC.replace("percent: 50", "percent: 100")).await;
     let daemon = site.start().await;
@@ -71,7 +71,7 @@ async fn a_kill_switch_in_a_half_edited_spec_gets_through() {
     assert_eq!(target_of_new_job(&daemon, 2).await, "openai");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_pipeline_holds_its_jobs_and_a_new_one_works_at_once() {
     let site = Site::new(&format!("{SPEC}flags: {{ PAUSE: true }}\n")).await;
     site.save("pipelines/other.yaml", &SPEC.replace("name: triage", "name: other"));
@@ -88,7 +88,7 @@ async fn a_removed_pipeline_holds_its_jobs_and_a_new_one_works_at_once() {
     assert_eq!(daemon.ended_job(&id).await["state"], "succeeded");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn sighup_reloads() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;
@@ -97,7 +97,7 @@ async fn sighup_reloads() {
     eventually("the reload is counted", || async { daemon.metric(reloads).await == Some(1.0) }).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_that_need_a_restart_say_so_and_quotas_do_not() {
     let site = Site::new(SPEC).await;
     let daemon = site.start().await;

@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine; only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Two targets, a rollout between them, and a fallback.
-pub const SPEC: &str = r#"version: 1
+pub const SPEC: &str = r"version: 1
 name: triage
 targets:
   openai: { provider: openai, model: gpt-5.4-mini, timeout: 20s }
@@ -30,7 +30,7 @@ rollouts:
   to-bedrock: { baseline: openai, candidate: bedrock, percent: 50, key: job.metadata.customer }
 fallback: [openai, bedrock]
 retry: { attempts: 4, initial_delay: 50ms, max_delay: 500ms }
-"#;
+";
 
 /// Settings, specs and data in a folder of their own.
 pub struct Site {
@@ -89,11 +89,6 @@ impl Site {
         let beside = path.with_extension("tmp");
         std::fs::write(&beside, text).unwrap();
         std::fs::rename(beside, path).unwrap();
-    }
-
-    /// Sets a variable of the daemon's environment.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.environment.insert(name.to_owned(), value.to_owned());
     }
 
     /// The program with this site's settings.
@@ -242,7 +237,7 @@ impl Daemon {
 
     /// Submits many jobs; an error when the daemon went away, the accepted ids otherwise.
     pub async fn submit_lines(&self, jobs: &[Value]) -> Result<Vec<String>, reqwest::Error> {
-        let body: String = jobs.iter().map(|job| format!("{job}\n")).collect();
+        let body: String = jobs.iter().flat_map(|job| [job.to_string(), "\n".to_owned()]).collect();
         let request =
             self.client.post(self.url() + "/v1/jobs").header("content-type", "application/x-ndjson").body(body);
         let text = request.send().await?.error_for_status()?.text().await?;

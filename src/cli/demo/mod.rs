@@ -64,7 +64,7 @@ pub async fn execute(args: &DemoArgs, config: &Path, console: &mut Console<'_>) 
     writeln!(out, "\n1. A daemon on a fresh SQLite file, simulated OpenAI and Bedrock behind the real clients")?;
     writeln!(out, "   API {}  pipelines: {}", scene.url(), scene.pipelines().await?.join(", "))?;
 
-    let jobs = scene.read_examples(&args.examples)?;
+    let jobs = Scene::read_examples(&args.examples)?;
     let (first, second): (Vec<String>, Vec<String>) = halves(&jobs);
     let submitted = Instant::now();
     scene.submit(&first).await?;

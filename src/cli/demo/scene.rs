@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Nothing in the demo takes longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Between looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -110,7 +110,7 @@ impl Scene {
     }
 
     /// All example jobs, as lines.
-    pub fn read_examples(&self, folder: &Path) -> Result<Vec<String>> {
+    pub fn read_examples(folder: &Path) -> Result<Vec<String>> {
         let unreadable = |error: std::io::Error| Failure::new(format!("cannot read {}: {error}", folder.display()));
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .map_err(unreadable)?

@@ -89,7 +89,7 @@ async fn with_every_target_parked_jobs_are_held_until_one_is_mended() {
     // The provider answers again: a probe finds out by itself.
     let record = rig.until(job, State::Succeeded).await;
     let waited = record.summary.finished_at.unwrap().since(record.summary.created_at);
-    assert!(waited >= Duration::from_secs(60) && waited < Duration::from_secs(90), "{waited:?}");
+    assert!(waited >= Duration::from_mins(1) && waited < Duration::from_secs(90), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

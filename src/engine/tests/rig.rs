@@ -219,7 +219,7 @@ impl Rig {
         };
         match tokio::time::timeout(Duration::from_hours(48), reached).await {
             Ok(record) => record,
-            Err(_) => panic!("never {wanted}: {:?}", self.job(id).await),
+            Err(_elapsed) => panic!("never {wanted}: {:?}", self.job(id).await),
         }
     }
 
