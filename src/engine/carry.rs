@@ -11,6 +11,7 @@ use super::{
     Engine,
     health::{Gate, TargetKey, charge},
     inflight::{Stop, StopReason},
+    settle::{failure, open_attempt, settle},
     world::Lane,
 };
 use crate::{
@@ -469,48 +470,5 @@ impl Carried<'_> {
         if let Some(cost) = cost {
             self.engine.spending.add(&self.job.pipeline, cost, now);
         }
-    }
-}
-
-/// Writes a settlement; tries again while the store is busy or full, because an answer in hand must not be lost while
-/// the process lives. A drain does not wait for it longer than its grace.
-async fn settle(engine: &Engine, settlement: Settlement) -> Option<Settled> {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match engine.store.settle(vec![settlement.clone()]).await {
-            Ok(outcomes) => return outcomes.into_iter().next(),
-            Err(error @ (crate::store::StoreError::Busy(_) | crate::store::StoreError::Unwritable(_))) => {
-                tracing::error!(job = %settlement.job, %error, "the outcome could not be stored; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            Err(error) => {
-                tracing::error!(job = %settlement.job, %error, "the outcome could not be stored; the next start takes the job up");
-                return None;
-            }
-        }
-    }
-}
-
-fn failure(reason_code: &str, message: String, kind: &str, code: Option<String>, param: Option<String>) -> JobError {
-    JobError { reason_code: reason_code.to_owned(), message, kind: kind.to_owned(), code, param }
-}
-
-fn open_attempt(id: AttemptId, n: u32, target: &Target, now: Timestamp) -> crate::job::Attempt {
-    crate::job::Attempt {
-        id,
-        n,
-        target: target.name.clone(),
-        provider: target.provider.clone(),
-        model: target.model.clone(),
-        outcome: Outcome::Open,
-        fault: None,
-        message: None,
-        started_at: now,
-        ended_at: None,
-        usage: None,
-        cost_usd: None,
-        possibly_billed: false,
-        decision: None,
     }
 }

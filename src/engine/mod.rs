@@ -13,6 +13,7 @@ pub mod intake;
 pub mod levers;
 mod observe;
 pub mod reload;
+mod settle;
 mod spending;
 #[cfg(test)]
 mod tests;

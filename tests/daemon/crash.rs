@@ -39,6 +39,9 @@ async fn nothing_accepted_is_lost_and_no_result_changes_over_random_kills() {
                 seen.insert(id, result);
             }
         }
+        accepted.extend(daemon.submit_lines(&(next..next + 100).map(job).collect::<Vec<_>>()).await.unwrap());
+        next += 100;
+        site.simulation.until_in_flight(3).await;
         daemon.kill();
     }
     let daemon = site.start().await;

@@ -217,10 +217,7 @@ impl Rig {
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         };
-        match tokio::time::timeout(Duration::from_hours(48), reached).await {
-            Ok(record) => record,
-            Err(_elapsed) => panic!("never {wanted}: {:?}", self.job(id).await),
-        }
+        tokio::time::timeout(Duration::from_hours(48), reached).await.unwrap_or_else(|_| panic!("never {wanted}"))
     }
 
     /// Stops in good order.

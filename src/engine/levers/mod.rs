@@ -3,9 +3,13 @@
 //! Invariant: a lever is written to the store, with its audit entry, before it takes effect; a restart finds it again.
 //! What a change would touch can be asked first; asking changes nothing.
 
+mod kept;
+
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
+pub use kept::{ALL, Rollback, Runtime, RuntimeFlag};
+
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Engine, world::World};
@@ -13,49 +17,9 @@ use crate::{
     clock::Timestamp,
     job::{HoldReason, State},
     names::{PipelineName, ProviderName, RolloutName, nearest},
-    routing::FlagLevels,
     spec::Flag,
     store::{AuditEntry, DocumentChange, DocumentKind, StoreError},
 };
-
-/// The scope word of flags that bind every pipeline.
-pub const ALL: &str = "all";
-
-/// A flag set at run time, as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RuntimeFlag {
-    /// What it says.
-    pub value: bool,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Who set it.
-    pub actor: String,
-    /// When.
-    pub set_at: Timestamp,
-    /// When it clears itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clear_at: Option<Timestamp>,
-}
-
-/// A rollback in force, as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rollback {
-    /// The baseline's provider, now forced.
-    pub provider: ProviderName,
-    /// The rollouts held.
-    pub rollouts: Vec<RolloutName>,
-    /// What the pipeline's flag said before, to be put back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flag_before: Option<RuntimeFlag>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Who.
-    pub actor: String,
-    /// When.
-    pub at: Timestamp,
-}
 
 /// Who acts, and why.
 #[derive(Debug, Clone, Default)]
@@ -140,37 +104,6 @@ fn scope_of(pipeline: Option<&PipelineName>) -> &str {
 
 fn flag_key(scope: &str, flag: &Flag) -> String {
     format!("{scope}/{flag}")
-}
-
-/// All runtime levers, as read from the store.
-#[derive(Debug, Clone, Default)]
-pub struct Runtime {
-    /// By scope and flag name.
-    pub flags: BTreeMap<String, RuntimeFlag>,
-    /// By pipeline.
-    pub rollbacks: BTreeMap<PipelineName, Rollback>,
-}
-
-impl Runtime {
-    /// Lays the runtime flags over the levels that files and environment fill. Flags of providers that are no longer
-    /// configured are passed over.
-    pub fn levels<'a>(
-        &self,
-        below: &FlagLevels,
-        providers: impl Iterator<Item = &'a ProviderName> + Clone,
-    ) -> FlagLevels {
-        let mut levels = below.clone();
-        for (key, flag) in &self.flags {
-            let Some((scope, name)) = key.split_once('/') else { continue };
-            let Some(parsed) = Flag::parse(name, providers.clone()) else { continue };
-            if scope == ALL {
-                levels.runtime.0.insert(parsed, flag.value);
-            } else if let Ok(pipeline) = PipelineName::new(scope) {
-                levels.runtime_by_pipeline.entry(pipeline).or_default().0.insert(parsed, flag.value);
-            }
-        }
-        levels
-    }
 }
 
 impl Engine {
