@@ -9,11 +9,14 @@ use std::{
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{codes, rows, session::Session, trouble::Trouble};
+use super::{
+    codes, rows,
+    session::{Session, Standing, standing_columns},
+    trouble::Trouble,
+};
 use crate::{
     clock::Timestamp,
-    ids::JobId,
-    job::state::Event,
+    job::{State, state::Event},
     names::PipelineName,
     store::{ClaimRequest, Claimed, Fence, Intent},
 };
@@ -120,50 +123,51 @@ impl Session {
 
     /// Gives a queued job to a node.
     fn take(&mut self, seq: i64, pipeline: &PipelineName, node: i64) -> Result<Claimed, Trouble> {
-        let (standing, mut claimed) = {
-            let mut statement = self.conn.prepare_cached(concat!(
-                "SELECT ",
-                super::session::standing_columns!(),
-                ", priority, created_at, expiry_key, assignment FROM jobs WHERE seq = ?1"
-            ))?;
-            let mut found = statement.query([seq])?;
-            let Some(row) = found.next()? else {
-                return Err(Trouble::Row(format!("the index of ready jobs names row {seq}, which is not there")));
-            };
-            let standing = super::session::Standing::read(row)?;
-            let assignment: Option<String> = row.get(11)?;
-            let claimed = Claimed {
-                id: standing.id,
-                pipeline: pipeline.clone(),
-                fence: Fence(codes::unsigned(standing.fence + 1)),
-                priority: row.get(8)?,
-                created_at: Timestamp::from_micros(row.get(9)?),
-                expiry_key: Timestamp::from_micros(row.get(10)?),
-                metadata: std::collections::BTreeMap::new(),
-                body: String::new(),
-                assignment: assignment.as_deref().map(serde_json::from_str).transpose()?,
-                attempts: Vec::new(),
-                suspect: standing.suspect,
-            };
-            (standing, claimed)
-        };
-        let state = self.step(&standing, Event::Claim)?;
+        let (mut job, mut claimed) = self.read_claimed(seq, pipeline)?;
+        let state = self.step(&job, Event::Claim)?;
         self.execute(
             "UPDATE jobs SET state = ?2, fence = fence + 1, node = ?3 WHERE seq = ?1",
             params![seq, codes::state_code(state), node],
         )?;
-        let (metadata, body): (Option<String>, Option<String>) = self
-            .conn
-            .prepare_cached("SELECT metadata, body FROM contents WHERE seq = ?1")?
-            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let about = |trouble: Trouble| trouble.about(standing.id);
-        claimed.metadata = rows::metadata(metadata.as_deref()).map_err(about)?;
-        claimed.body = body.unwrap_or_default();
-        if standing.fence > 0 {
+        if job.fence > 0 {
             // Only a job that was claimed before can have a past.
-            claimed.attempts = rows::attempts(&self.conn, seq).map_err(about)?;
+            claimed.attempts = rows::attempts(&self.conn, seq).map_err(|trouble| trouble.about(job.id))?;
         }
+        job.state = state;
+        job.fence += 1;
+        self.remember(job);
         Ok(claimed)
+    }
+
+    /// A queued job as its row is, and as its claim will be.
+    fn read_claimed(&self, seq: i64, pipeline: &PipelineName) -> Result<(Standing, Claimed), Trouble> {
+        let mut statement = self.conn.prepare_cached(concat!(
+            "SELECT jobs.",
+            standing_columns!(),
+            ", priority, created_at, expiry_key, assignment, metadata, body ",
+            "FROM jobs JOIN contents ON contents.seq = jobs.seq WHERE jobs.seq = ?1"
+        ))?;
+        let mut found = statement.query([seq])?;
+        let Some(row) = found.next()? else {
+            return Err(Trouble::Row(format!("the index of ready jobs names row {seq}, which is not whole")));
+        };
+        let job = Standing::read(row)?;
+        let (assignment, metadata): (Option<String>, Option<String>) = (row.get(11)?, row.get(12)?);
+        let assignment = assignment.as_deref().map(serde_json::from_str).transpose();
+        let claimed = Claimed {
+            id: job.id,
+            pipeline: pipeline.clone(),
+            fence: Fence(codes::unsigned(job.fence + 1)),
+            priority: row.get(8)?,
+            created_at: Timestamp::from_micros(row.get(9)?),
+            expiry_key: Timestamp::from_micros(row.get(10)?),
+            metadata: rows::metadata(metadata.as_deref()).map_err(|trouble| trouble.about(job.id))?,
+            body: row.get::<_, Option<String>>(13)?.unwrap_or_default(),
+            assignment: assignment.map_err(|error| Trouble::from(error).about(job.id))?,
+            attempts: Vec::new(),
+            suspect: job.suspect,
+        };
+        Ok((job, claimed))
     }
 
     /// Writes intents; for each, whether the fence held.
@@ -172,7 +176,9 @@ impl Session {
     }
 
     fn begin_one(&mut self, intent: &Intent) -> Result<bool, Trouble> {
-        let Some((seq, pipeline)) = self.running(intent.job, intent.fence)? else { return Ok(false) };
+        let job = self.standing(intent.job)?;
+        let holds = |job: &Standing| job.state == State::Running && job.fence == codes::signed(intent.fence.0);
+        let Some(Standing { seq, pipeline, .. }) = job.filter(holds) else { return Ok(false) };
         if let Some(assignment) = &intent.assignment {
             self.execute(
                 "UPDATE jobs SET assignment = ?2 WHERE seq = ?1 AND assignment IS NULL",
@@ -202,15 +208,5 @@ impl Session {
             ],
         )?;
         Ok(true)
-    }
-
-    /// The row and pipeline of a running job whose fence holds.
-    fn running(&self, id: JobId, fence: Fence) -> Result<Option<(i64, i64)>, Trouble> {
-        let found = self
-            .conn
-            .prepare_cached("SELECT seq, pipeline FROM jobs WHERE id = ?1 AND fence = ?2 AND state = 3")?
-            .query_row(params![id.as_bytes(), codes::signed(fence.0)], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(found)
     }
 }

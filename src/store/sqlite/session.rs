@@ -32,6 +32,9 @@ pub struct Session {
     pub tally: Tally,
     pub local: NodeId,
     totals: HashMap<(i64, State), i64>,
+    /// What this process has claimed and not moved on: saves a look at the row before each intent and settlement. Every
+    /// step of a job takes it out, and an undone transaction empties the whole.
+    in_flight: HashMap<JobId, Standing>,
     counts: Counts,
     hints: Arc<Hints>,
     next_seq: i64,
@@ -116,6 +119,7 @@ impl Session {
             tally: Tally::default(),
             local,
             totals,
+            in_flight: HashMap::new(),
             counts,
             hints,
             next_seq,
@@ -138,8 +142,21 @@ impl Session {
         seq
     }
 
-    /// Reads a job's standing.
+    /// Remembers a job that was just claimed, as its row is now.
+    pub fn remember(&mut self, job: Standing) {
+        self.in_flight.insert(job.id, job);
+    }
+
+    /// The row changes other than by a step.
+    pub fn disremember(&mut self, id: JobId) {
+        self.in_flight.remove(&id);
+    }
+
+    /// A job's standing, remembered or read.
     pub fn standing(&self, id: JobId) -> Result<Option<Standing>, Trouble> {
+        if let Some(job) = self.in_flight.get(&id) {
+            return Ok(Some(*job));
+        }
         let mut statement =
             self.conn.prepare_cached(concat!("SELECT ", standing_columns!(), " FROM jobs WHERE id = ?1"))?;
         let mut rows = statement.query([id.as_bytes()])?;
@@ -165,6 +182,7 @@ impl Session {
     /// Asks the state machine for a job's next state, and keeps sums and hints in step. The caller writes the row.
     pub fn step(&mut self, job: &Standing, event: Event) -> Result<State, Trouble> {
         let state = next(job.state, event).map_err(|illegal| Trouble::Row(format!("{}: {illegal}", job.id)))?;
+        self.in_flight.remove(&job.id);
         self.tally.leave(job.pipeline, job.batch, job.state);
         self.tally.enter(job.pipeline, job.batch, state);
         self.became_ready |= state == State::Queued;
@@ -233,6 +251,7 @@ impl Session {
     /// The transaction is undone.
     pub fn forget(&mut self) {
         self.names.forget_fresh();
+        self.in_flight.clear();
         self.tally = Tally::default();
         self.became_ready = false;
         self.ended.clear();

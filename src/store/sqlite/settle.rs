@@ -39,6 +39,7 @@ impl Session {
         }
         if settlement.ended.is_some() && job.crashes > 0 {
             self.execute("UPDATE jobs SET crashes = 0, suspect = 0 WHERE seq = ?1", [job.seq])?;
+            self.disremember(job.id);
         }
         self.move_on(&job, &settlement.next)?;
         Ok(Settled::Applied)
