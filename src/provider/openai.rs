@@ -52,6 +52,7 @@ pub(super) struct OpenAi {
 impl OpenAi {
     pub(super) fn connect(address: &Address<'_>, extra_roots: &[CertificateDer<'static>]) -> Result<Self, String> {
         let url = super::http_url("base_url", address.base_url)?;
+        let through = Through::to(url.host_str().unwrap_or_default());
         let url = format!("{}/chat/completions", url.as_str().trim_end_matches('/'));
         let url = url.parse().map_err(|error| format!("base_url: {url}: {error}"))?;
         let mut headers = HeaderMap::new();
@@ -67,7 +68,7 @@ impl OpenAi {
             headers.insert(HeaderName::from_static(name), value);
         }
         Ok(Self {
-            sockets: Sockets::open(Through::Environment, extra_roots)?,
+            sockets: Sockets::open(through, extra_roots)?,
             url,
             key: address.api_key.cloned().map(SecretSource::new),
             headers,

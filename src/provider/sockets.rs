@@ -10,6 +10,7 @@
 use std::{
     error::Error,
     fmt::Write,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -52,6 +53,22 @@ pub(super) enum Through {
     Environment,
     /// No proxy: for addresses that only this machine can reach.
     Direct,
+}
+
+impl Through {
+    /// How to reach `host`: this machine's own addresses, those of its cloud's metadata included, are never asked for
+    /// through a proxy.
+    pub(super) fn to(host: &str) -> Self {
+        const EC2_AND_EKS: [&str; 2] = ["fd00:ec2::254", "fd00:ec2::23"];
+        let own = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
+            Ok(IpAddr::V6(address)) => {
+                address.is_loopback() || EC2_AND_EKS.iter().any(|known| known.parse() == Ok(address))
+            }
+            Err(_) => host == "localhost",
+        };
+        if own { Self::Direct } else { Self::Environment }
+    }
 }
 
 /// A pool of connections.
@@ -244,4 +261,28 @@ pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> 
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Through;
+
+    #[test]
+    fn a_machines_own_addresses_are_known() {
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "[::1]",
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.170.23",
+            "[fd00:ec2::254]",
+            "[fd00:ec2::23]",
+        ] {
+            assert_eq!(Through::to(host), Through::Direct, "{host}");
+        }
+        for host in ["sts.us-east-1.amazonaws.com", "10.0.0.1", "[2001:db8::1]", ""] {
+            assert_eq!(Through::to(host), Through::Environment, "{host}");
+        }
+    }
 }

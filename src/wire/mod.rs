@@ -9,6 +9,8 @@ mod fidelity;
 pub mod openai;
 mod parameters;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use bytes::Bytes;

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    catalog::Catalog,
     job::FidelityAction,
     names::{ProviderName, TargetName},
     spec::{Fidelity, Residency, SystemMode, SystemPrompt},
 };
 
-const CLAUDE: &str = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
+pub(super) const CLAUDE: &str = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
 
-fn target(api: Api, model: &str) -> Target {
+pub(super) fn target(api: Api, model: &str) -> Target {
     Target {
         name: TargetName::new("there").unwrap(),
         provider: ProviderName::new("somebody").unwrap(),
@@ -48,7 +48,7 @@ fn parameters(value: Value) -> serde_json::Map<String, Value> {
 }
 
 /// What is sent, as JSON.
-fn sent(prepared: &Prepared) -> Value {
+pub(super) fn sent(prepared: &Prepared) -> Value {
     match &prepared.payload {
         Payload::OpenAi(body) => serde_json::from_slice(body).unwrap(),
         Payload::Converse(request) => serde_json::to_value(request).unwrap(),
@@ -117,27 +117,18 @@ fn models_with_habits_get_what_they_take() {
         "messages": [{ "role": "user", "content": "Hi" }, { "role": "assistant", "content": "Well " }],
         "max_tokens": 5, "temperature": 0.2, "top_p": 0.5, "stop": ["END"], "top_k": 3,
     });
-    let cases = [
-        (
-            "claude_one_of_two",
-            CLAUDE,
-            Some(model("anthropic.claude-haiku-4-5-20251001-v1:0", &[], &[("top_p", "temperature")])),
-        ),
-        (
-            "claude_without_sampling",
-            "us.anthropic.claude-opus-5-5",
-            Some(model("anthropic.claude-opus-5-5", &["temperature", "top_p", "top_k", "assistant_prefill"], &[])),
-        ),
-        ("nova", "us.amazon.nova-lite-v1:0", None),
-        (
-            "openai_on_bedrock",
-            "us.openai.gpt-6-astra",
-            Some(model("openai.gpt-6-astra", &["temperature", "top_p", "stop"], &[])),
-        ),
-        ("llama", "us.meta.llama3-3-70b-instruct-v1:0", None),
-    ];
-    for (name, id, model) in cases {
-        let prepared = prepare(&target(Api::Bedrock, id), model.as_ref(), &body).unwrap();
+    let catalog = Catalog::builtin();
+    for (name, id) in [
+        ("claude_one_of_two", CLAUDE),
+        ("claude_without_sampling", "us.anthropic.claude-opus-5-5"),
+        ("nova", "us.amazon.nova-lite-v1:0"),
+        ("openai_on_bedrock", "us.openai.gpt-6-astra"),
+        ("llama", "us.meta.llama3-3-70b-instruct-v1:0"),
+        ("unknown", "example.model-of-tomorrow"),
+    ] {
+        let model = catalog.find(Api::Bedrock, id);
+        assert_eq!(model.is_some(), name != "unknown", "{id}");
+        let prepared = prepare(&target(Api::Bedrock, id), model, &body).unwrap();
         let Payload::Converse(request) = &prepared.payload else { panic!("not Converse") };
         insta::assert_json_snapshot!(
             name,
@@ -382,109 +373,4 @@ fn bounds_fit_the_model() {
     assert_eq!(ask(CLAUDE, Some(&known), Some(64_001)), (64_000, 1));
     assert_eq!(ask("openai.gpt-oss-120b-1:0", None, Some(5)), (16, 1));
     assert_eq!(ask(CLAUDE, None, Some(u64::MAX)), (2_147_483_647, 1));
-}
-
-fn json_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        ".{0,8}".prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 24, 5, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::vec((key(), inner), 0..6).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
-        ]
-    })
-}
-
-fn key() -> impl Strategy<Value = String> {
-    prop_oneof![
-        4 => prop::sample::select(vec![
-            "role", "content", "type", "text", "refusal", "name", "tool_calls", "max_tokens", "temperature", "stop",
-            "metadata", "messages", "top_p", "top_k", "user",
-        ]).prop_map(str::to_owned),
-        1 => ".{0,6}".prop_map(String::from),
-    ]
-}
-
-fn message() -> impl Strategy<Value = Value> {
-    let role = prop::sample::select(vec!["system", "developer", "user", "assistant", "tool", "x"]);
-    prop_oneof![
-        (role, json_value()).prop_map(|(role, content)| json!({ "role": role, "content": content })),
-        json_value(),
-    ]
-}
-
-fn text_message() -> impl Strategy<Value = Value> {
-    let role = prop::sample::select(vec!["user", "assistant"]);
-    let text = "[a-z ]{0,4}[a-z]\n?";
-    prop_oneof![
-        (role.clone(), text).prop_map(|(role, text)| json!({ "role": role, "content": text })),
-        (role, prop::collection::vec(text, 1..4)).prop_map(|(role, texts)| {
-            let parts: Vec<Value> = texts.into_iter().map(|text| json!({ "type": "text", "text": text })).collect();
-            json!({ "role": role, "content": parts })
-        }),
-    ]
-}
-
-/// The conversation's text by turns, blocks joined.
-fn turns(messages: &Value) -> Vec<(String, String)> {
-    let mut turns: Vec<(String, String)> = Vec::new();
-    for message in messages.as_array().unwrap() {
-        let role = message["role"].as_str().unwrap().to_owned();
-        let text = match &message["content"] {
-            Value::String(text) => text.clone(),
-            parts => parts.as_array().unwrap().iter().map(|part| part["text"].as_str().unwrap()).collect(),
-        };
-        match turns.last_mut() {
-            Some((last, texts)) if *last == role => texts.push_str(&text),
-            _ => turns.push((role, text)),
-        }
-    }
-    turns
-}
-
-proptest! {
-    #[test]
-    fn no_body_makes_the_translator_panic(
-        body in json_value(),
-        messages in prop::collection::vec(message(), 0..5),
-        own in json_value(),
-    ) {
-        for api in [Api::Bedrock, Api::OpenAi] {
-            for fidelity in [Fidelity::Warn, Fidelity::Loose] {
-                let mut there = target(api, CLAUDE);
-                there.fidelity = fidelity;
-                if let Value::Object(own) = &own {
-                    (there.defaults, there.overrides, there.cap) = (own.clone(), own.clone(), own.clone());
-                }
-                let _ = prepare(&there, None, &body);
-                let mut body = body.as_object().cloned().unwrap_or_default();
-                body.insert("messages".to_owned(), messages.clone().into());
-                let _ = prepare(&there, None, &Value::Object(body));
-            }
-        }
-    }
-
-    #[test]
-    fn text_survives_whole_and_in_order(mut messages in prop::collection::vec(text_message(), 0..6)) {
-        messages.insert(0, json!({ "role": "user", "content": "first" }));
-        messages.push(json!({ "role": "user", "content": "last" }));
-        let messages = Value::from(messages);
-        let body = json!({ "messages": messages, "max_tokens": 10 });
-        let prepared = prepare(&target(Api::Bedrock, CLAUDE), None, &body).unwrap();
-        prop_assert_eq!(&prepared.fidelity, &vec![]);
-        let got = sent(&prepared);
-        prop_assert_eq!(turns(&got["messages"]), turns(&messages));
-        let roles: Vec<&Value> = got["messages"].as_array().unwrap().iter().map(|turn| &turn["role"]).collect();
-        prop_assert!(roles.windows(2).all(|pair| pair[0] != pair[1]), "roles alternate");
-        for block in got["messages"].as_array().unwrap().iter().flat_map(|turn| turn["content"].as_array().unwrap()) {
-            prop_assert!(!block["text"].as_str().unwrap().trim().is_empty());
-        }
-        let openai = sent(&prepare(&target(Api::OpenAi, "m"), None, &body).unwrap());
-        prop_assert_eq!(&openai["messages"], &messages);
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only the calls themselves are watched for departure; what fetches credentials in between is not billed.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use aws_sdk_bedrockruntime::config::SharedHttpClient;
 use aws_smithy_runtime_api::client::{
@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
-use crate::provider::sockets::{Departure, Lost, Sockets};
+use crate::provider::sockets::{Departure, Lost, Sockets, Through};
 
 tokio::task_local! {
     /// The call that this task is making.
@@ -27,11 +27,11 @@ pub(super) fn watched<F: Future>(departure: Departure, call: F) -> impl Future<O
 }
 
 /// For Converse.
-pub(super) fn for_calls(sockets: Sockets) -> SharedHttpClient {
-    SharedHttpClient::new(Connector { direct: sockets.clone(), sockets, watched: true, patience: None })
+pub(super) fn for_calls(sockets: Sockets, direct: Sockets) -> SharedHttpClient {
+    SharedHttpClient::new(Connector { sockets, direct, watched: true, patience: None })
 }
 
-/// For the credential chain. The endpoints that exist on one machine alone are never asked through a proxy.
+/// For the credential chain.
 pub(super) fn for_credentials(sockets: Sockets, direct: Sockets) -> SharedHttpClient {
     SharedHttpClient::new(Connector { sockets, direct, watched: false, patience: None })
 }
@@ -62,8 +62,10 @@ impl HttpConnector for Connector {
         let connector = self.clone();
         HttpConnectorFuture::new(async move {
             let (request, body) = translate(request)?;
-            let local = request.url().host_str().is_some_and(is_link_local);
-            let sockets = if local { &connector.direct } else { &connector.sockets };
+            let sockets = match Through::to(request.url().host_str().unwrap_or_default()) {
+                Through::Direct => &connector.direct,
+                Through::Environment => &connector.sockets,
+            };
             let sent = sockets.send(request, body, &departure);
             let answer = match connector.patience {
                 None => sent.await,
@@ -87,31 +89,4 @@ fn translate(request: HttpRequest) -> Result<(reqwest::Request, Bytes), Connecto
     let request = reqwest::Request::try_from(http::Request::from_parts(head, reqwest::Body::default()))
         .map_err(|error| ConnectorError::user(error.into()))?;
     Ok((request, body))
-}
-
-/// The addresses at which clouds serve credentials to their machines.
-fn is_link_local(host: &str) -> bool {
-    const EC2_AND_EKS: [&str; 2] = ["fd00:ec2::254", "fd00:ec2::23"];
-    match host.trim_start_matches('[').trim_end_matches(']').parse() {
-        Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
-        Ok(IpAddr::V6(address)) => {
-            address.is_loopback() || EC2_AND_EKS.iter().any(|known| known.parse() == Ok(address))
-        }
-        Err(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_link_local;
-
-    #[test]
-    fn a_machines_own_addresses_are_known() {
-        for host in ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]"] {
-            assert!(is_link_local(host), "{host}");
-        }
-        for host in ["sts.us-east-1.amazonaws.com", "10.0.0.1", "[2001:db8::1]", ""] {
-            assert!(!is_link_local(host), "{host}");
-        }
-    }
 }

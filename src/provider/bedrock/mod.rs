@@ -59,10 +59,10 @@ impl Bedrock {
         }
         let sockets = Sockets::open(Through::Environment, extra_roots)?;
         let direct = Sockets::open(Through::Direct, extra_roots)?;
-        let sdk = account.load(http::for_credentials(sockets.clone(), direct)).await?;
+        let sdk = account.load(http::for_credentials(sockets.clone(), direct.clone())).await?;
         Ok(Self {
             sdk,
-            http: http::for_calls(sockets),
+            http: http::for_calls(sockets, direct),
             endpoint_url: account.endpoint_url.map(str::to_owned),
             clients: RwLock::default(),
         })
@@ -166,7 +166,7 @@ impl Bedrock {
             .build();
         Self {
             sdk,
-            http: http::for_calls(sockets),
+            http: http::for_calls(sockets.clone(), sockets),
             endpoint_url: Some(endpoint_url.to_owned()),
             clients: RwLock::default(),
         }

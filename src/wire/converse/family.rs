@@ -1,12 +1,64 @@
-//! What a model's id tells of its family, for the few habits that the catalogue does not list.
+//! A model's habits: the catalogue's word where it knows the model, what the id tells elsewhere.
 
-/// The id without the ARN around it and without the geography of an inference profile.
-pub fn base_id(model: &str) -> &str {
-    const GEOGRAPHIES: [&str; 9] = ["us", "eu", "apac", "global", "jp", "au", "ca", "us-gov", "sa"];
-    let id = if model.starts_with("arn:") { model.rsplit('/').next().unwrap_or(model) } else { model };
-    match id.split_once('.') {
-        Some((geography, rest)) if GEOGRAPHIES.contains(&geography) => rest,
-        _ => id,
+use crate::{
+    catalog::{Model, id::bedrock_id},
+    spec::Target,
+};
+
+/// What a translation asks of the model that it is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Habits<'a> {
+    id: &'a str,
+    model: Option<&'a Model>,
+}
+
+impl<'a> Habits<'a> {
+    pub(super) fn of(target: &'a Target, model: Option<&'a Model>) -> Self {
+        let id = model.map_or_else(|| bedrock_id(&target.model).base, |model| model.id.as_str());
+        Self { id, model }
+    }
+
+    /// Whether it refuses a parameter outright.
+    pub(super) fn refuses(self, name: &str) -> bool {
+        self.model.is_some_and(|model| model.refuses(name))
+    }
+
+    /// Whether it refuses two parameters together.
+    pub(super) fn refuses_together(self, one: &str, other: &str) -> bool {
+        let pair = |(a, b): &(String, String)| (a == one && b == other) || (a == other && b == one);
+        self.model.is_some_and(|model| model.refuses_together.iter().any(pair))
+    }
+
+    /// What to ask for when nobody says how long the answer may be.
+    pub(super) fn default_max_tokens(self) -> u64 {
+        self.model.map_or(Model::DEFAULT_MAX_TOKENS, |model| model.default_max_tokens)
+    }
+
+    /// The longest answer that it writes, where known.
+    pub(super) fn most_max_tokens(self) -> Option<u64> {
+        self.model.and_then(|model| model.max_output_tokens)
+    }
+
+    /// The least output bound that it takes.
+    pub(super) fn least_max_tokens(self) -> u64 {
+        let guess = || if self.id.starts_with("openai.gpt-") || self.id.starts_with("xai.grok") { 16 } else { 1 };
+        self.model.map_or_else(guess, |model| model.capabilities.least_max_tokens)
+    }
+
+    /// Whether it goes on from a last message of its own instead of rejecting it.
+    pub(super) fn continues_own_message(self) -> bool {
+        match self.model {
+            Some(model) => model.capabilities.assistant_prefill && !model.refuses("assistant_prefill"),
+            None => claude_version(self.id).is_some_and(|version| version < (4, 6)),
+        }
+    }
+
+    pub(super) fn is_claude(self) -> bool {
+        self.id.starts_with("anthropic.claude")
+    }
+
+    pub(super) fn is_nova(self) -> bool {
+        self.id.starts_with("amazon.nova")
     }
 }
 
@@ -20,40 +72,9 @@ fn claude_version(id: &str) -> Option<(u32, u32)> {
     Some((major, minor))
 }
 
-pub(super) fn is_claude(id: &str) -> bool {
-    id.starts_with("anthropic.claude")
-}
-
-pub(super) fn is_nova(id: &str) -> bool {
-    id.starts_with("amazon.nova")
-}
-
-/// Whether the model goes on from a last message of its own instead of rejecting it.
-pub(super) fn continues_own_message(id: &str) -> bool {
-    claude_version(id).is_some_and(|version| version < (4, 6))
-}
-
-/// The least output bound that the model takes.
-pub(super) fn least_max_tokens(id: &str) -> u64 {
-    if id.starts_with("openai.gpt-") || id.starts_with("xai.grok") || id.contains("kimi-k3") { 16 } else { 1 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_peeled() {
-        for (model, base) in [
-            ("us.anthropic.claude-haiku-4-5-20251001-v1:0", "anthropic.claude-haiku-4-5-20251001-v1:0"),
-            ("arn:aws:bedrock:us-east-1:1:inference-profile/eu.amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
-            ("meta.llama3-1-8b-instruct-v1:0", "meta.llama3-1-8b-instruct-v1:0"),
-            ("arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", "abc"),
-            ("", ""),
-        ] {
-            assert_eq!(base_id(model), base);
-        }
-    }
 
     #[test]
     fn claude_versions_are_read() {
@@ -68,8 +89,19 @@ mod tests {
         ] {
             assert_eq!(claude_version(id), version, "{id}");
         }
-        assert!(continues_own_message("anthropic.claude-haiku-4-5-20251001-v1:0"));
-        assert!(!continues_own_message("anthropic.claude-sonnet-4-6"));
-        assert!(!continues_own_message("amazon.nova-lite-v1:0"));
+    }
+
+    #[test]
+    fn guesses_agree_with_the_catalogue() {
+        for model in
+            crate::catalog::Catalog::builtin().models().iter().filter(|model| model.api == crate::spec::Api::Bedrock)
+        {
+            let known = Habits { id: &model.id, model: Some(model) };
+            let guessed = Habits { id: &model.id, model: None };
+            if known.is_claude() {
+                assert_eq!(known.continues_own_message(), guessed.continues_own_message(), "{}", model.id);
+            }
+            assert!(guessed.least_max_tokens() <= 16, "{}", model.id);
+        }
     }
 }

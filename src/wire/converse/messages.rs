@@ -6,9 +6,8 @@
 
 use serde_json::Value;
 
-use super::{Block, Message, Request, Role, family};
+use super::{Block, Message, Request, Role, family::Habits};
 use crate::{
-    catalog::Model,
     job::FidelityAction,
     wire::{
         Refusal,
@@ -31,8 +30,7 @@ const TOOL_FIELDS: [&str; 3] = ["tool_calls", "function_call", "audio"];
 
 pub(super) fn carry(
     messages: &Messages<'_>,
-    id: &str,
-    model: Option<&Model>,
+    habits: Habits<'_>,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
@@ -94,14 +92,13 @@ pub(super) fn carry(
             }
         }
     }
-    close(messages, id, model, ledger, request)
+    close(messages, habits, ledger, request)
 }
 
 /// The rules for the end of a conversation.
 fn close(
     messages: &Messages<'_>,
-    id: &str,
-    model: Option<&Model>,
+    habits: Habits<'_>,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
@@ -115,8 +112,7 @@ fn close(
     if last.role == Role::User {
         return Ok(());
     }
-    let refuses = model.is_some_and(|model| model.refuses.iter().any(|name| name == "assistant_prefill"));
-    if family::continues_own_message(id) && !refuses {
+    if habits.continues_own_message() {
         ledger.inexact(
             format!("messages[{place}]"),
             FidelityAction::Approximated,

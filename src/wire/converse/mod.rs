@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use family::base_id;
-
 use super::{Refusal, fidelity::Ledger, parameters::Effective};
 use crate::{catalog::Model, spec::Target};
 
@@ -135,10 +133,10 @@ pub(super) fn translate(
     effective: &Effective<'_>,
     ledger: &mut Ledger<'_>,
 ) -> Result<Request, Refusal> {
-    let id = model.map_or_else(|| base_id(&target.model), |model| model.id.as_str());
+    let habits = family::Habits::of(target, model);
     let mut request = Request::default();
-    messages::carry(&effective.messages, id, model, ledger, &mut request)?;
-    sampling::carry(effective, id, model, target, ledger, &mut request)?;
+    messages::carry(&effective.messages, habits, ledger, &mut request)?;
+    sampling::carry(effective, habits, target, ledger, &mut request)?;
     metadata::carry(effective, ledger, &mut request)?;
     Ok(request)
 }

@@ -5,9 +5,8 @@
 
 use serde_json::Value;
 
-use super::{Request, family, metadata};
+use super::{Request, family::Habits, metadata};
 use crate::{
-    catalog::Model,
     job::FidelityAction,
     spec::Target,
     wire::{
@@ -16,9 +15,6 @@ use crate::{
         parameters::{Effective, OutputLimit, short},
     },
 };
-
-/// What a Bedrock call asks for when nobody says and the catalogue does not know the model.
-pub const DEFAULT_MAX_TOKENS: u64 = 4096;
 
 /// Sampling and bookkeeping: an answer without them is still the answer asked for.
 const MAY_GO: [(&str, &str); 12] = [
@@ -38,18 +34,16 @@ const MAY_GO: [(&str, &str); 12] = [
 
 pub(super) fn carry(
     effective: &Effective<'_>,
-    id: &str,
-    model: Option<&Model>,
+    habits: Habits<'_>,
     target: &Target,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
-    let habits = Habits { id, model };
-    request.inference_config.max_tokens = max_tokens(effective.output_limit, &habits, target, ledger)?;
-    temperature(effective, &habits, ledger, request)?;
-    top_p(effective, &habits, ledger, request)?;
-    stop(effective, &habits, ledger, request)?;
-    top_k(effective, &habits, ledger, request)?;
+    request.inference_config.max_tokens = max_tokens(effective.output_limit, habits, target, ledger)?;
+    temperature(effective, habits, ledger, request)?;
+    top_p(effective, habits, ledger, request)?;
+    stop(effective, habits, ledger, request)?;
+    top_k(effective, habits, ledger, request)?;
     for (name, value) in &effective.parameters {
         if matches!(*name, "temperature" | "top_p" | "stop" | "top_k")
             || metadata::is_bookkept(name)
@@ -63,23 +57,6 @@ pub(super) fn carry(
         }
     }
     Ok(())
-}
-
-struct Habits<'a> {
-    id: &'a str,
-    model: Option<&'a Model>,
-}
-
-impl Habits<'_> {
-    fn refuse(&self, name: &str) -> bool {
-        self.model.is_some_and(|model| model.refuses.iter().any(|refused| refused == name))
-    }
-
-    fn refuse_together(&self, one: &str, other: &str) -> bool {
-        self.model.is_some_and(|model| {
-            model.refuses_together.iter().any(|(a, b)| (a == one && b == other) || (a == other && b == one))
-        })
-    }
 }
 
 /// The values by which a request asks for what it would get anyway.
@@ -106,13 +83,13 @@ fn says_nothing(name: &str, value: &Value) -> bool {
 
 fn max_tokens(
     limit: Option<OutputLimit>,
-    habits: &Habits<'_>,
+    habits: Habits<'_>,
     target: &Target,
     ledger: &mut Ledger<'_>,
 ) -> Result<u64, Refusal> {
-    let most = habits.model.and_then(|model| model.max_output_tokens).unwrap_or(u64::MAX).min(i32::MAX as u64);
+    let most = habits.most_max_tokens().unwrap_or(u64::MAX).min(i32::MAX as u64);
     let Some(OutputLimit { tokens, name }) = limit else {
-        let tokens = habits.model.map_or(DEFAULT_MAX_TOKENS, |model| model.default_max_tokens).clamp(1, most);
+        let tokens = habits.default_max_tokens().clamp(1, most);
         ledger.note_always(
             "max_completion_tokens",
             FidelityAction::Approximated,
@@ -124,7 +101,7 @@ fn max_tokens(
         );
         return Ok(tokens);
     };
-    let least = family::least_max_tokens(habits.id);
+    let least = habits.least_max_tokens();
     let sent = tokens.min(most).max(least);
     if sent != tokens {
         let why = if sent > tokens { "the least that the model takes" } else { "the most that the model writes" };
@@ -146,12 +123,12 @@ fn number(effective: &Effective<'_>, name: &str, most: f64) -> Result<Option<f64
 
 fn temperature(
     effective: &Effective<'_>,
-    habits: &Habits<'_>,
+    habits: Habits<'_>,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
     let Some(temperature) = number(effective, "temperature", 2.0)? else { return Ok(()) };
-    if habits.refuse("temperature") {
+    if habits.refuses("temperature") {
         // 1 is what both sides take when nobody says, so leaving it out changes nothing.
         if (temperature - 1.0).abs() > f64::EPSILON {
             ledger.inexact("temperature", FidelityAction::Dropped, "this model takes no temperature")?;
@@ -168,16 +145,16 @@ fn temperature(
 
 fn top_p(
     effective: &Effective<'_>,
-    habits: &Habits<'_>,
+    habits: Habits<'_>,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
     let Some(top_p) = number(effective, "top_p", 1.0)? else { return Ok(()) };
     // 1 keeps every token: to leave it out changes nothing.
     let changes_nothing = (top_p - 1.0).abs() < f64::EPSILON;
-    let why = if habits.refuse("top_p") {
+    let why = if habits.refuses("top_p") {
         "this model takes no top_p"
-    } else if request.inference_config.temperature.is_some() && habits.refuse_together("temperature", "top_p") {
+    } else if request.inference_config.temperature.is_some() && habits.refuses_together("temperature", "top_p") {
         "this model takes temperature or top_p, not both: temperature stays"
     } else {
         request.inference_config.top_p = Some(top_p);
@@ -188,7 +165,7 @@ fn top_p(
 
 fn stop(
     effective: &Effective<'_>,
-    habits: &Habits<'_>,
+    habits: Habits<'_>,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
@@ -202,7 +179,7 @@ fn stop(
     };
     for sequence in given.into_iter().filter(|sequence| !sequence.is_empty()) {
         // Claude rejects stop sequences of whitespace alone.
-        let local = habits.refuse("stop") || (family::is_claude(habits.id) && sequence.trim().is_empty());
+        let local = habits.refuses("stop") || (habits.is_claude() && sequence.trim().is_empty());
         if local {
             request.local_stop.push(sequence.to_owned());
         } else {
@@ -222,7 +199,7 @@ fn stop(
 
 fn top_k(
     effective: &Effective<'_>,
-    habits: &Habits<'_>,
+    habits: Habits<'_>,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
@@ -232,11 +209,12 @@ fn top_k(
         return Err(Refusal::of("top_k", message));
     };
     let fields = &mut request.additional_model_request_fields;
-    if habits.refuse("top_k") {
+    // Models that take no temperature sample as they please.
+    if habits.refuses("top_k") || habits.refuses("temperature") {
         ledger.inexact("top_k", FidelityAction::Dropped, "this model takes no top_k")?;
-    } else if family::is_claude(habits.id) {
+    } else if habits.is_claude() {
         fields.insert("top_k".to_owned(), top_k.into());
-    } else if family::is_nova(habits.id) {
+    } else if habits.is_nova() {
         fields.insert("inferenceConfig".to_owned(), serde_json::json!({ "topK": top_k }));
     } else {
         ledger.inexact("top_k", FidelityAction::Dropped, "this release does not know the model's name for top_k")?;
