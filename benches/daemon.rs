@@ -100,9 +100,11 @@ fn endpoints() -> Process {
 /// Starts the daemon on a folder.
 fn daemon(folder: &Path, endpoints: &str) -> Process {
     let settings = format!(
-        "listen: 127.0.0.1:0\npipelines: {0}/pipelines\nmodels: {0}/models\nstore: sqlite:{0}/data/landbridge.db\n\
-         providers:\n  openai: {{ api: openai, base_url: \"{endpoints}/v1\" }}\n  bedrock: {{ api: bedrock, region: us-east-1, endpoint_url: \"{endpoints}\" }}\n",
-        folder.display()
+        "listen: 127.0.0.1:0\npipelines: {0}/pipelines\nmodels: {2}/config/models\nstore: sqlite:{0}/data/landbridge.db\n\
+         providers:\n  openai: {{ api: openai, base_url: \"{1}/v1\" }}\n  bedrock: {{ api: bedrock, region: us-east-1, endpoint_url: \"{1}\" }}\n",
+        folder.display(),
+        endpoints,
+        env!("CARGO_MANIFEST_DIR"),
     );
     std::fs::write(folder.join("landbridge.yaml"), settings).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
@@ -325,7 +327,7 @@ async fn restart() {
 
 async fn in_flight_at(client: &reqwest::Client, endpoints: &str) -> u64 {
     let counts: Value = client.get(format!("{endpoints}/_simulate/counts")).send().await.unwrap().json().await.unwrap();
-    counts["in_flight"].as_u64().unwrap()
+    counts["counts"]["in_flight"].as_u64().unwrap()
 }
 
 /// From the last byte of a save to the new generation, many times.
@@ -366,12 +368,13 @@ async fn specs() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/package-classify.yaml")).unwrap();
     let name = text.lines().find(|line| line.starts_with("name:")).unwrap().to_owned();
     for n in 0..1_000 {
-        let spec: Vec<String> =
-            text.lines().map(|line| if line == name { format!("name: spec-{n}") } else { line.to_owned() }).collect();
-        // What a spec accepts must not overlap with another's.
-        let spec = spec.join("\n").replace("accept:", "x-accept:");
-        std::fs::write(folder.path().join(format!("pipelines/spec-{n}.yaml")), spec.replace("x-accept:", "accept:"))
-            .unwrap();
+        // What a spec accepts must not overlap with another's: each accepts a model of its own.
+        // Its tests know the buckets of the file as it is: the salt stays that one's.
+        let spec = text
+            .replace(&name, &format!("name: spec-{n}"))
+            .replace("models: [", &format!("models: [spec-{n}-"))
+            .replace("percent: 25", "percent: 25\n    salt: package-classify/to-bedrock");
+        std::fs::write(folder.path().join(format!("pipelines/spec-{n}.yaml")), spec).unwrap();
     }
     let endpoints = endpoints();
     let began = Instant::now();

@@ -112,7 +112,12 @@ impl Daemon {
         };
         let (store, node) = open_store(&settings.store, clock.clone())?;
         let metrics = Arc::new(Metrics::new());
-        let (flags, warnings) = settings::environment_flags(&options.environment, &settings.provider_facts());
+        let (flags, findings) = settings::environment_flags(&options.environment, &settings.provider_facts());
+        let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(Diagnostic::is_error);
+        if !errors.is_empty() {
+            // A kill switch that cannot be read must not be taken for one that is off.
+            return Err(DaemonError::Settings(errors));
+        }
         for warning in warnings {
             tracing::warn!("\n{warning}");
         }

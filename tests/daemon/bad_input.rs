@@ -79,6 +79,9 @@ async fn wrong_settings_are_78_and_wrong_usage_is_64() {
     let (code, said) = site.start_refused();
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("landbridge.yaml:2:1") && said.contains("store"), "{said}");
+    let output = Site::new(SPEC).await.command(&["run"]).env("FORCE_OPENAI_PROVIDER", "ture").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(78) && said.contains("FORCE_OPENAI_PROVIDER"), "{said}");
     let output = site.command(&["run", "--no-such-option"]).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     let output = site.command(&["jobs", "list", "--url", "http://127.0.0.1:9"]).output().unwrap();
