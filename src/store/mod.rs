@@ -29,6 +29,10 @@ use crate::{
     names::PipelineName,
 };
 
+/// Rows that one call moves or deletes of a kind at most: a larger `limit` counts as this. Keeps a transaction to some ten
+/// milliseconds.
+pub const MOVE_MAX: u32 = 1_024;
+
 /// Why a store could not do what it was asked. Callers retry only [`StoreError::Busy`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -7,13 +7,12 @@ use rusqlite::params;
 use super::{
     codes,
     session::{Session, Standing, standing_columns},
-    steer::MOVE_MAX,
     tally::HOUR,
     trouble::Trouble,
 };
 use crate::{
     clock::Timestamp,
-    store::{PruneCut, Pruned},
+    store::{MOVE_MAX, PruneCut, Pruned},
 };
 
 /// Ended jobs of a pipeline, oldest first, whose worker has reported. `blanked` is 0 while the prompt is there.

@@ -15,11 +15,8 @@ use crate::{
     ids::JobId,
     job::state::Event,
     names::PipelineName,
-    store::{Cancelled, Promoted},
+    store::{Cancelled, MOVE_MAX, Promoted},
 };
-
-/// Rows that one command moves at most, whatever is asked for: a transaction of some ten milliseconds.
-pub(super) const MOVE_MAX: u32 = 1_024;
 
 impl Session {
     /// Cancels live jobs; for each, what was found.
