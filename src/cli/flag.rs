@@ -69,6 +69,9 @@ pub struct SetArgs {
     /// Why; kept in the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
+    /// Also cancel calls in flight that it would not have allowed; their jobs are queued again
+    #[arg(long)]
+    pub interrupt: bool,
     /// Only say what it would touch
     #[arg(long)]
     pub dry_run: bool,
@@ -98,6 +101,9 @@ pub struct ClearArgs {
     /// Why; kept in the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
+    /// Only say what it would touch
+    #[arg(long)]
+    pub dry_run: bool,
     /// json: the daemon's answer
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -164,12 +170,8 @@ fn is_set(value: &Value, pointer: &str) -> bool {
     !matches!(value.pointer(pointer), None | Some(Value::Null | Value::Bool(false)))
 }
 
-/// The forced providers, whether they come as names or as objects that hold one.
 fn forced_in_words(pipeline: &Value) -> String {
-    let name = |item: &Value| {
-        Some(field(item, "/provider")).filter(|name| !name.is_empty()).unwrap_or_else(|| field(item, ""))
-    };
-    items(pipeline, "/forced").iter().map(name).collect::<Vec<_>>().join(", ")
+    items(pipeline, "/forced").iter().map(|forced| field(forced, "/provider")).collect::<Vec<_>>().join(", ")
 }
 
 async fn set(args: &SetArgs, config: &Path, console: &mut Console<'_>) -> Result {
@@ -177,6 +179,9 @@ async fn set(args: &SetArgs, config: &Path, console: &mut Console<'_>) -> Result
     let mut body = json!({"flag": args.flag, "value": args.value, "reason": args.reason});
     if let Some(pipeline) = &args.pipeline {
         body["pipeline"] = json!(pipeline);
+    }
+    if args.interrupt {
+        body["interrupt"] = json!(true);
     }
     if let Some(span) = args.clear_after {
         body["clear_after"] = json!(format_span(span));
@@ -201,23 +206,26 @@ async fn set(args: &SetArgs, config: &Path, console: &mut Console<'_>) -> Result
 
 async fn clear(args: &ClearArgs, config: &Path, console: &mut Console<'_>) -> Result {
     let daemon = Daemon::new(&args.connection, config)?;
+    let request = || {
+        let request = daemon.delete(&["v1", "ops", "flags", &args.flag]).query("reason", &args.reason);
+        match &args.pipeline {
+            Some(pipeline) => request.query("pipeline", pipeline.as_str()),
+            None => request,
+        }
+    };
+    let before = request().query("dry_run", "true").send().await?;
+    if args.format == Format::Json && args.dry_run {
+        console.json(&before)?;
+        return Ok(Exit::Success);
+    }
     if args.format == Format::Human {
-        let flags = daemon.get(&["v1", "ops", "flags"]).send().await?;
-        let scope = args.pipeline.as_ref().map_or("all".to_owned(), ToString::to_string);
-        let levels: Vec<String> = items(&flags, "/data")
-            .iter()
-            .filter(|flag| field(flag, "/flag") == args.flag && field(flag, "/scope") == scope)
-            .map(|flag| format!("{} ({})", field(flag, "/value"), field(flag, "/level")))
-            .collect();
-        let levels = if levels.is_empty() { "not set".to_owned() } else { levels.join(", ") };
-        writeln!(console.out, "{} for {scope} is {}", args.flag, printable(&levels))?;
+        let scope = args.pipeline.as_ref().map_or("all pipelines".to_owned(), ToString::to_string);
+        write!(console.out, "clearing {} for {scope} {}", args.flag, touched(&before))?;
     }
-    let mut request = daemon.delete(&["v1", "ops", "flags", &args.flag]).query("reason", &args.reason);
-    if let Some(pipeline) = &args.pipeline {
-        request = request.query("pipeline", pipeline.as_str());
+    if args.dry_run {
+        return Ok(Exit::Success);
     }
-    let after = request.send().await?;
-    finish(args.format, &after, "cleared", console)
+    finish(args.format, &request().send().await?, "cleared", console)
 }
 
 fn finish(format: Format, after: &Value, verb: &str, console: &mut Console<'_>) -> Result {
@@ -243,9 +251,12 @@ fn touched(answer: &Value) -> String {
     for pipeline in
         pipelines.iter().filter(|pipeline| count(pipeline, "/queued") > 0 || is_set(pipeline, "/would_hold"))
     {
-        let effect = if is_set(pipeline, "/would_hold") { "its jobs are held" } else { "" };
+        let effect = match field(pipeline, "/would_hold") {
+            reason if reason.is_empty() => reason,
+            reason => format!("held: {reason}"),
+        };
         let name = format!("  {}", field(pipeline, "/pipeline"));
-        table.row([name, grouped(count(pipeline, "/queued")), effect.to_owned()]);
+        table.row([name, grouped(count(pipeline, "/queued")), effect]);
     }
     if !table.is_empty() {
         text.push_str(&table.to_string());

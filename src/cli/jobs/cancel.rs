@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::select::{Selector, batch_counts, pipeline_counts};
 use crate::{
@@ -47,43 +47,10 @@ const LIVE: &[State] = &[State::Queued, State::Waiting, State::Held, State::Runn
 /// Runs the command.
 pub async fn execute(args: &CancelArgs, config: &Path, console: &mut Console<'_>) -> Result {
     let daemon = Daemon::new(&args.connection, config)?;
-    let filter = &args.selector.filter;
-    let (whole, counts) = match (filter.only_batch(), filter.only_pipeline()) {
-        (Some(batch), _) => {
-            let batch_now = batch_counts(&daemon, batch).await?;
-            (Some(json!({"batch": batch})), batch_now.get("counts").cloned().unwrap_or_default())
-        }
-        (_, Some(pipeline)) => (Some(json!({"pipeline": pipeline})), pipeline_counts(&daemon, pipeline).await?),
-        _ => (None, serde_json::Value::Null),
+    let (cancelled, refused) = match args.selector.filter.whole() {
+        Some(whole) => (cancel_whole(args, &daemon, &whole, console).await?, 0),
+        None => cancel_each(args, &daemon, console).await?,
     };
-    let words = counts_in_words(&counts);
-    if whole.is_some() && !words.is_empty() {
-        writeln!(console.err, "before: {words}")?;
-    }
-    let (mut cancelled, mut refused) = (0, 0);
-    match whole {
-        Some(_) if args.dry_run => cancelled = LIVE.iter().map(|state| count(&counts, &format!("/{state}"))).sum(),
-        Some(body) => cancelled = count(&daemon.post(&["v1", "ops", "cancel"]).json(&body).send().await?, "/cancelled"),
-        None => {
-            let mut selected = args.selector.jobs(&daemon, LIVE);
-            while let Some(ids) = selected.next().await? {
-                for id in ids {
-                    if args.dry_run {
-                        cancelled += 1;
-                        continue;
-                    }
-                    match daemon.post(&["v1", "jobs", &id.to_string(), "cancel"]).send().await {
-                        Ok(_) => cancelled += 1,
-                        Err(CallError::Refused { message, status }) if status != 401 && status != 403 => {
-                            refused += 1;
-                            writeln!(console.err, "{id}: {message}")?;
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
-        }
-    }
     match args.format {
         Format::Json => {
             console.json(&json!({"cancelled": cancelled, "refused": refused, "dry_run": args.dry_run}))?;
@@ -92,4 +59,55 @@ pub async fn execute(args: &CancelArgs, config: &Path, console: &mut Console<'_>
         Format::Human => writeln!(console.out, "cancelled {}", counted(cancelled, "job"))?,
     }
     Ok(if refused > 0 { Exit::Failed } else { Exit::Success })
+}
+
+async fn cancel_whole(args: &CancelArgs, daemon: &Daemon, whole: &Value, console: &mut Console<'_>) -> Result<u64> {
+    let filter = &args.selector.filter;
+    let counts = match (filter.only_batch(), &filter.pipeline) {
+        (Some(batch), _) => batch_counts(daemon, batch).await?["counts"].take(),
+        (None, Some(pipeline)) if filter.batch.is_none() => pipeline_counts(daemon, pipeline).await?,
+        _ if args.dry_run => listed_counts(args, daemon).await?,
+        _ => Value::Null,
+    };
+    let words = counts_in_words(&counts);
+    if !words.is_empty() {
+        writeln!(console.err, "before: {words}")?;
+    }
+    if args.dry_run {
+        return Ok(LIVE.iter().map(|state| count(&counts, &format!("/{state}"))).sum());
+    }
+    Ok(count(&daemon.post(&["v1", "ops", "cancel"]).json(whole).send().await?, "/cancelled"))
+}
+
+/// Counts by looking at every job: nobody keeps them for a batch within a pipeline.
+async fn listed_counts(args: &CancelArgs, daemon: &Daemon) -> Result<Value> {
+    let mut selected = args.selector.jobs(daemon, LIVE);
+    let mut live = 0;
+    while let Some(ids) = selected.next().await? {
+        live += ids.len();
+    }
+    Ok(json!({"queued": live}))
+}
+
+/// How many were cancelled, and how many could not be.
+async fn cancel_each(args: &CancelArgs, daemon: &Daemon, console: &mut Console<'_>) -> Result<(u64, u64)> {
+    let (mut cancelled, mut refused) = (0, 0);
+    let mut selected = args.selector.jobs(daemon, LIVE);
+    while let Some(ids) = selected.next().await? {
+        for id in ids {
+            if args.dry_run {
+                cancelled += 1;
+                continue;
+            }
+            match daemon.post(&["v1", "jobs", &id.to_string(), "cancel"]).send().await {
+                Ok(_) => cancelled += 1,
+                Err(CallError::Refused { message, status }) if status != 401 && status != 403 => {
+                    refused += 1;
+                    writeln!(console.err, "{id}: {message}")?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok((cancelled, refused))
 }

@@ -82,17 +82,13 @@ pub async fn execute(args: &ListArgs, config: &Path, console: &mut Console<'_>) 
 }
 
 fn row(job: &Value, now: Timestamp) -> [String; 7] {
-    let attempts = match job.get("attempts") {
-        Some(Value::Array(attempts)) => attempts.len().to_string(),
-        _ => field(job, "/attempts"),
-    };
     let reason = [field(job, "/reason_code"), field(job, "/error/code"), field(job, "/error/type")];
     [
         field(job, "/id"),
         field(job, "/state"),
         field(job, "/pipeline"),
         field(job, "/target"),
-        attempts,
+        field(job, "/attempt_count"),
         age(&field(job, "/created_at"), now),
         reason.into_iter().find(|reason| !reason.is_empty()).unwrap_or_default(),
     ]

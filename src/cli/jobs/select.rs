@@ -1,7 +1,7 @@
 //! Which jobs a command is about: by id, by key, by batch, by metadata.
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     cli::{
@@ -88,10 +88,16 @@ impl Filter {
         self.batch.as_deref().filter(|_| alone)
     }
 
-    /// Whether the pipeline is the only condition.
-    pub fn only_pipeline(&self) -> Option<&PipelineName> {
-        let alone = self.batch.is_none() && self.key.is_none() && self.metadata.is_empty();
-        self.pipeline.as_ref().filter(|_| alone)
+    /// The batch, the pipeline or both as the daemon is told, when nothing else is asked for.
+    pub fn whole(&self) -> Option<Value> {
+        let others = self.key.is_some() || !self.metadata.is_empty();
+        match (&self.batch, &self.pipeline) {
+            _ if others => None,
+            (None, None) => None,
+            (Some(batch), None) => Some(json!({"batch": batch})),
+            (None, Some(pipeline)) => Some(json!({"pipeline": pipeline})),
+            (Some(batch), Some(pipeline)) => Some(json!({"batch": batch, "pipeline": pipeline})),
+        }
     }
 }
 
@@ -196,14 +202,9 @@ pub async fn batch_counts(daemon: &Daemon, batch: &str) -> Result<Value, CallErr
     daemon.get(&["v1", "ops", "batches", batch]).send().await
 }
 
-/// How many jobs of a pipeline stand where, as the daemon's list of pipelines says; null when it does not.
+/// How many jobs of a pipeline stand where, as the daemon's list of pipelines says; null for one that it does not list.
 pub async fn pipeline_counts(daemon: &Daemon, pipeline: &PipelineName) -> Result<Value, CallError> {
     let list = daemon.get(&["v1", "ops", "pipelines"]).send().await?;
-    let found = items(&list, "/data")
-        .iter()
-        .find(|item| ["/pipeline", "/name"].iter().any(|name| field(item, name) == pipeline.as_str()));
-    Ok(found
-        .and_then(|item| ["/counts", "/jobs"].iter().find_map(|name| item.pointer(name)))
-        .cloned()
-        .unwrap_or_default())
+    let found = items(&list, "/data").iter().find(|item| field(item, "/name") == pipeline.as_str());
+    Ok(found.and_then(|item| item.get("jobs")).cloned().unwrap_or_default())
 }

@@ -102,7 +102,8 @@ fn read(answer: &[u8], jobs: &[Prepared]) -> Result<Vec<Answer>, CallError> {
 fn read_line(job: &Prepared, line: &Value) -> Result<Answer, CallError> {
     if let Some(error) = line.get("error").filter(|error| !error.is_null()) {
         let message = error.get("message").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
-        if error.get("type").and_then(Value::as_str) == Some("server_error") {
+        let kind = error.get("type").and_then(Value::as_str).unwrap_or_default();
+        if matches!(kind, "service_unavailable_error" | "server_error") {
             return Err(CallError::Busy { message, retry_after: None });
         }
         let param = error.get("param").and_then(Value::as_str).filter(|param| !message.contains(*param));

@@ -80,7 +80,7 @@ async fn submit(Shared(state): Shared<State>, body: Bytes) -> Response {
     let mut answer = String::new();
     for (place, job) in lines.into_iter().enumerate() {
         let line = if fate == Fate::LineBusy && place == 0 {
-            json!({"line": 1, "error": {"message": "the store is busy", "type": "server_error"}})
+            json!({"line": 1, "error": {"message": "the store is busy", "type": "service_unavailable_error"}})
         } else if job["body"]["messages"].is_array() {
             let key = job["idempotency_key"].as_str().unwrap().to_owned();
             let n = kept.jobs.len() + 1;

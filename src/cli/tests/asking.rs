@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn lists_follow_their_cursor_up_to_the_limit() {
-    let job = |id: &str| json!({"id": id, "state": "held", "pipeline": "triage", "reason_code": "paused", "attempts": [], "created_at": "2020-01-01T00:00:00Z"});
+    let job = |id: &str| json!({"id": id, "state": "held", "pipeline": "triage", "reason_code": "paused", "attempt_count": 3, "created_at": "2020-01-01T00:00:00Z"});
     let steps = [
         (
             "GET /v1/jobs?state=held&pipeline=triage&where=metadata.a%3Db%3Dc&limit=2",
@@ -146,7 +146,7 @@ fn ended_jobs_are_exported() {
 fn a_flag_says_what_it_touches_before_it_is_set() {
     let dry = r#"POST /v1/ops/flags {"flag":"FORCE_OPENAI_PROVIDER","value":true,"reason":"r","pipeline":"triage","clear_after":"2h","dry_run":true}"#;
     let real = r#"POST /v1/ops/flags {"flag":"FORCE_OPENAI_PROVIDER","value":true,"reason":"r","pipeline":"triage","clear_after":"2h"}"#;
-    let touched = json!({"touched": {"pipelines": [{"pipeline": "triage", "queued": 1204, "would_hold": true}], "held_jobs": 1204}});
+    let touched = json!({"touched": {"pipelines": [{"pipeline": "triage", "queued": 1204, "would_hold": "forced_provider_has_no_target"}], "held_jobs": 1204}});
     let arguments = ["flag", "set", "force-openai-provider", "-p", "triage", "--clear-after", "120m", "--reason", "r"];
     let ended = play(
         &arguments,
@@ -154,7 +154,7 @@ fn a_flag_says_what_it_touches_before_it_is_set() {
     );
     assert_eq!(
         ended.out,
-        "FORCE_OPENAI_PROVIDER true for triage touches 1 pipeline with 1,204 queued jobs\n  PIPELINE  QUEUED  EFFECT\n  triage    1,204   its jobs are held\n1,204 jobs will be held\nset: 1 pipeline has no openai target\n"
+        "FORCE_OPENAI_PROVIDER true for triage touches 1 pipeline with 1,204 queued jobs\n  PIPELINE  QUEUED  EFFECT\n  triage    1,204   held: forced_provider_has_no_target\n1,204 jobs will be held\nset: 1 pipeline has no openai target\n"
     );
     let only_dry = [&arguments[..], &["--dry-run"]].concat();
     assert!(!play(&only_dry, &[(dry, 200, touched)]).out.contains("set:"));
@@ -168,18 +168,22 @@ fn a_flag_says_what_it_touches_before_it_is_set() {
 fn flags_are_listed_and_cleared() {
     let flags = json!({
         "data": [{"flag": "PAUSE", "scope": "all", "level": "runtime", "value": true, "actor": "ann", "reason": "bad prompts"}],
-        "effective": [{"pipeline": "triage", "forced": ["openai"], "pause": true, "disable_fallback": false},
-                      {"pipeline": "other", "forced": [], "pause": null, "disable_fallback": null}],
+        "effective": [{"pipeline": "triage", "forced": [{"provider": "openai", "source": {"level": "file"}}], "pause": true, "disable_fallback": false},
+                      {"pipeline": "other", "forced": [], "pause": false, "disable_fallback": false}],
     });
-    let ended = play(&["flag", "list"], &[("GET /v1/ops/flags", 200, flags.clone())]);
+    let ended = play(&["flag", "list"], &[("GET /v1/ops/flags", 200, flags)]);
     assert!(ended.out.contains("PAUSE  all    true   runtime  ann"), "{}", ended.out);
     assert!(ended.out.contains("triage    openai  paused") && !ended.out.contains("other"), "{}", ended.out);
+    let touched = json!({"touched": {"pipelines": [{"pipeline": "triage", "queued": 2, "would_hold": null}], "held_jobs": 0}, "message": "would"});
     let steps = [
-        ("GET /v1/ops/flags", 200, flags),
+        ("DELETE /v1/ops/flags/PAUSE?reason=prompts+mended&dry_run=true", 200, touched),
         ("DELETE /v1/ops/flags/PAUSE?reason=prompts+mended", 200, json!({"message": "nothing is paused"})),
     ];
     let ended = play(&["flag", "clear", "PAUSE", "--reason", "prompts mended"], &steps);
-    assert_eq!(ended.out, "PAUSE for all is true (runtime)\ncleared: nothing is paused\n");
+    assert_eq!(
+        ended.out,
+        "clearing PAUSE for all pipelines touches 1 pipeline with 2 queued jobs\n  PIPELINE  QUEUED  EFFECT\n  triage    2\ncleared: nothing is paused\n"
+    );
 }
 
 #[test]
