@@ -142,12 +142,6 @@ impl Metrics {
             .on([pipeline, target, provider], |histogram| histogram.observe(duration.as_secs_f64()));
     }
 
-    /// The first token of a streamed answer came.
-    pub fn time_to_first_token(&self, pipeline: &PipelineName, target: &TargetName, duration: Duration) {
-        let labels = [pipeline.as_str(), target.as_str()];
-        self.series.first_token.on(labels, |histogram| histogram.observe(duration.as_secs_f64()));
-    }
-
     /// A job goes on to the next target of its chain because of a fault.
     pub fn fallback(&self, pipeline: &PipelineName, from: &TargetName, to: &TargetName, fault: Fault) {
         let labels = [pipeline.as_str(), from.as_str(), to.as_str(), fault.into()];

@@ -110,7 +110,6 @@ fn touch_everything(metrics: &Metrics, pipeline: &PipelineName, target: &TargetN
     metrics.set_oldest(&[(pipeline.clone(), then)].into(), now);
     metrics.route_decided(pipeline, Some("everything"), Some(target));
     metrics.attempt_ended(pipeline, target, &provider, Some(Fault::TooLong), Duration::from_millis(700));
-    metrics.time_to_first_token(pipeline, target, Duration::from_millis(300));
     metrics.fallback(pipeline, target, target, Fault::Unavailable);
     metrics.tokens(pipeline, target, &Usage { input: 10, output: 4, ..Usage::default() });
     metrics.cost(pipeline, target, "0.25".parse().unwrap());

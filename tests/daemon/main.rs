@@ -4,5 +4,6 @@ mod bad_input;
 mod crash;
 mod flow;
 mod levers;
+mod metrics;
 mod reload;
 mod site;

@@ -416,11 +416,17 @@ async fn a_file_that_never_rests_is_reported_and_holds_up_no_other() {
         }
     });
     put(&site.path("pipelines/a.yaml"), "1");
-    let change = site.change().await.scan;
-    assert_eq!(listed(&change), ["a.yaml=1", "hot.yaml=0"], "the one in motion stays as it was");
-    let reported = site.change().await.scan;
-    let fault = &reported.sources.unreadable[&SourceFile::Spec("hot.yaml".into())];
-    assert_eq!((fault.code.as_str(), listed(&reported)), ("unsettled", vec!["a.yaml=1".to_owned()]));
+    let mut other_came = false;
+    let fault = loop {
+        let scan = site.change().await.scan;
+        other_came |= listed(&scan).contains(&"a.yaml=1".to_owned());
+        // A writer that a busy machine keeps waiting looks like a file at rest, for once.
+        if let Some(fault) = scan.sources.unreadable.get(&SourceFile::Spec("hot.yaml".into())) {
+            break fault.clone();
+        }
+    };
+    assert!(other_came, "the file at rest was held up by the one in motion");
+    assert_eq!(fault.code, "unsettled");
     stop.store(true, Ordering::Release);
     assert_eq!(site.specs().await, ["a.yaml=1", "hot.yaml=rest"]);
     writer.join().unwrap();
