@@ -21,7 +21,7 @@ use super::{
     journal::{Entry, Outcome},
     model::{CallFacts, Exceeded, Fate, FaultKind, Plan, Rates, Reservation},
     openai,
-    prompt::{LONGEST_HINT, Prompt, PromptHash},
+    prompt::{Prompt, PromptHash, job_of},
     reply::{Refused, Reply},
     server::World,
     wire_cut::Scissors,
@@ -118,7 +118,7 @@ impl Flight {
         let hint = ["idempotency-key", "x-client-request-id"]
             .iter()
             .find_map(|name| headers.get(*name)?.to_str().ok())
-            .map(|hint| hint.chars().take(LONGEST_HINT).collect());
+            .map(job_of);
         let region = match api {
             Api::OpenAi => None,
             Api::Bedrock => bedrock::signed_region(headers).map(str::to_owned),

@@ -7,6 +7,8 @@ use std::fmt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::ids::JobId;
+
 /// A request.
 #[derive(Debug, Default)]
 pub(super) struct Prompt {
@@ -155,8 +157,19 @@ pub(super) fn job_hint<'a>(metadata: impl IntoIterator<Item = (&'a str, &'a str)
     metadata
         .into_iter()
         .find(|(key, value)| value.starts_with("job_") || key.to_ascii_lowercase().contains("job"))
-        .map(|(_, value)| value.chars().take(LONGEST_HINT).collect())
+        .map(|(_, value)| job_of(value))
 }
 
+/// The job that a hint names: an id that is told apart by attempt begins with the job's.
+pub(super) fn job_of(hint: &str) -> String {
+    match hint.get(..JOB_ID).filter(|id| id.parse::<JobId>().is_ok()) {
+        Some(id) => id.to_owned(),
+        None => hint.chars().take(LONGEST_HINT).collect(),
+    }
+}
+
+/// Length of a job's id.
+const JOB_ID: usize = "job_".len() + 32;
+
 /// Longest hint that is kept, in characters.
-pub(super) const LONGEST_HINT: usize = 128;
+const LONGEST_HINT: usize = 128;

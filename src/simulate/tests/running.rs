@@ -213,6 +213,18 @@ async fn what_was_asked_twice_is_found_on_either_side() {
 }
 
 #[tokio::test]
+async fn attempts_of_one_job_are_one_job() {
+    let simulation = simulation(&[], &[]).await;
+    let job = "job_0123456789abcdef0123456789abcdef";
+    for id in [format!("{job}-00000001"), format!("{job}-00000002"), "something-else".to_owned()] {
+        send(chat_request(&simulation, &hello()).header("x-client-request-id", id)).await;
+    }
+    let jobs: Vec<Option<String>> = simulation.journal(0, 3).data.into_iter().map(|entry| entry.job).collect();
+    assert_eq!(jobs, [Some(job.to_owned()), Some(job.to_owned()), Some("something-else".to_owned())]);
+    assert_eq!((simulation.counts().jobs.distinct, simulation.counts().jobs.answered_again), (2, 1));
+}
+
+#[tokio::test]
 async fn too_large_a_body_is_refused() {
     let simulation = simulation(&[], &[]).await;
     let reply = chat_request(&simulation, &json!({})).body(vec![b' '; 33 << 20]).send().await;
