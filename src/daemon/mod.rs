@@ -19,7 +19,6 @@ use crate::{
         reload::{FirstLoad, Origin, Reloader, first_load},
     },
     http::{self, App},
-    ids::NodeId,
     metrics::{Metrics, ReloadTrigger},
     provider,
     settings::{self, Environment, Override, Settings, StoreSetting},
@@ -110,7 +109,8 @@ impl Daemon {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        let (store, node) = open_store(&settings.store, clock.clone())?;
+        let store = open_store(&settings.store, clock.clone())?;
+        let node = store.local_node();
         let metrics = Arc::new(Metrics::new());
         let (flags, findings) = settings::environment_flags(&options.environment, &settings.provider_facts());
         let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(Diagnostic::is_error);
@@ -229,13 +229,9 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
     TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
 }
 
-fn open_store(setting: &StoreSetting, clock: SharedClock) -> Result<(Arc<dyn Store>, NodeId), StoreError> {
+fn open_store(setting: &StoreSetting, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match setting {
-        StoreSetting::Memory => (Arc::new(MemoryStore::new(clock)), NodeId::generate()),
-        StoreSetting::Sqlite(path) => {
-            let store = SqliteStore::open(path, clock)?;
-            let node = store.local_node();
-            (Arc::new(store), node)
-        }
+        StoreSetting::Memory => Arc::new(MemoryStore::new(clock)),
+        StoreSetting::Sqlite(path) => Arc::new(SqliteStore::open(path, clock)?),
     })
 }
