@@ -137,7 +137,15 @@ async fn ask(api: Api, url: &str, text: &str) -> Result<Reply, CallError> {
         "max_tokens": 50, "temperature": 0, "stop": ["END"],
     });
     let payload = prepare(&target, None, &body).unwrap().payload;
-    provider.chat(Call { job: JobId::generate(), target, payload, timeout: Duration::from_secs(30) }).await
+    provider
+        .chat(Call {
+            job: JobId::generate(),
+            target,
+            payload,
+            reading: landbridge::wire::Reading::default(),
+            timeout: Duration::from_secs(30),
+        })
+        .await
 }
 
 #[tokio::test]

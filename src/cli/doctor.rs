@@ -101,6 +101,7 @@ pub async fn execute(args: &DoctorArgs, config: &Path, console: &mut Console<'_>
                             job: JobId::generate(),
                             target: target.clone(),
                             payload: prepared.payload,
+                            reading: prepared.reading,
                             timeout: CALL_TIMEOUT,
                         };
                         match client.chat(call).await {

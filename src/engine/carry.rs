@@ -195,6 +195,7 @@ impl Carried<'_> {
             job: self.job.id,
             target: target.clone(),
             payload: prepared.payload,
+            reading: prepared.reading,
             timeout: target.timeout.min(left),
         };
         let stop = self.stop.clone();

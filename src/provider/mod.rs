@@ -24,7 +24,7 @@ use crate::{
     settings::{ApiSettings, ProviderSettings, Settings},
     spec::Target,
     usage::Usage,
-    wire::{Payload, faults::Classified},
+    wire::{Payload, Reading, faults::Classified},
 };
 
 const USER_AGENT: &str = concat!("landbridge/", env!("CARGO_PKG_VERSION"));
@@ -38,6 +38,8 @@ pub struct Call {
     pub target: Arc<Target>,
     /// What to send.
     pub payload: Payload,
+    /// What the answer must be read with.
+    pub reading: Reading,
     /// To the end of the answer; already cut to the job's deadline.
     pub timeout: Duration,
 }

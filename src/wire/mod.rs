@@ -10,6 +10,8 @@ pub mod openai;
 mod parameters;
 #[cfg(test)]
 mod properties;
+mod reading;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -22,12 +24,15 @@ use crate::{
     spec::{Api, Target},
 };
 use fidelity::Ledger;
+pub use reading::Reading;
 
 /// A request ready to be sent to one target.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// What to send.
     pub payload: Payload,
+    /// What the answer must be read with.
+    pub reading: Reading,
     /// What is inexact about it.
     pub fidelity: Vec<FidelityNote>,
     /// The output bound that the request carries, if any: what a quota reserves.
@@ -41,6 +46,22 @@ pub enum Payload {
     OpenAi(Bytes),
     /// A Converse request.
     Converse(Box<converse::Request>),
+    /// A request for InvokeModel, in the form of the model's family. It is written out last, from the Converse form, when
+    /// media have been fetched.
+    Invoke(Form, Box<converse::Request>),
+}
+
+/// The native forms of InvokeModel.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, strum::EnumString, strum::Display,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Form {
+    /// Anthropic's: `anthropic_version`, `messages`.
+    Claude,
+    /// Llama's: `prompt`, `max_gen_len`.
+    Llama,
 }
 
 /// Why a request cannot be carried to a target at all.
@@ -77,6 +98,7 @@ pub struct Completion {
 pub fn prepare(target: &Target, model: Option<&Model>, body: &Value) -> Result<Prepared, Refusal> {
     let effective = parameters::effective(target, body)?;
     let mut ledger = Ledger::new(target);
+    let mut reading = Reading::default();
     if effective.streams {
         // How a queued job is called is the daemon's affair; the answer is the same, so no fidelity forbids it.
         ledger.note_always(
@@ -91,10 +113,10 @@ pub fn prepare(target: &Target, model: Option<&Model>, body: &Value) -> Result<P
             (Payload::OpenAi(body), effective.output_limit.as_ref().map(|limit| limit.tokens))
         }
         Api::Bedrock => {
-            let request = converse::translate(target, model, &effective, &mut ledger)?;
+            let request = converse::translate(target, model, &effective, &mut reading, &mut ledger)?;
             let limit = request.inference_config.max_tokens;
             (Payload::Converse(Box::new(request)), Some(limit))
         }
     };
-    Ok(Prepared { payload, fidelity: ledger.into_notes(), max_output_tokens })
+    Ok(Prepared { payload, reading, fidelity: ledger.into_notes(), max_output_tokens })
 }

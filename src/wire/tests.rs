@@ -51,7 +51,7 @@ fn parameters(value: Value) -> serde_json::Map<String, Value> {
 pub(super) fn sent(prepared: &Prepared) -> Value {
     match &prepared.payload {
         Payload::OpenAi(body) => serde_json::from_slice(body).unwrap(),
-        Payload::Converse(request) => serde_json::to_value(request).unwrap(),
+        Payload::Converse(request) | Payload::Invoke(_, request) => serde_json::to_value(request).unwrap(),
     }
 }
 
@@ -129,10 +129,10 @@ fn models_with_habits_get_what_they_take() {
         let model = catalog.find(Api::Bedrock, id);
         assert_eq!(model.is_some(), name != "unknown", "{id}");
         let prepared = prepare(&target(Api::Bedrock, id), model, &body).unwrap();
-        let Payload::Converse(request) = &prepared.payload else { panic!("not Converse") };
+        assert!(matches!(prepared.payload, Payload::Converse(_)));
         insta::assert_json_snapshot!(
             name,
-            json!({ "sent": sent(&prepared), "local_stop": request.local_stop, "fidelity": prepared.fidelity })
+            json!({ "sent": sent(&prepared), "local_stop": prepared.reading.local_stop, "fidelity": prepared.fidelity })
         );
     }
 }

@@ -22,8 +22,14 @@ use crate::{
 };
 
 pub(super) fn request(call: ConverseFluentBuilder, request: Request) -> Result<ConverseFluentBuilder, Classified> {
-    let system: Vec<SystemContentBlock> =
-        request.system.into_iter().map(|Block::Text(text)| SystemContentBlock::Text(text)).collect();
+    let system: Vec<SystemContentBlock> = request
+        .system
+        .into_iter()
+        .filter_map(|block| match block {
+            Block::Text(text) => Some(SystemContentBlock::Text(text)),
+            _ => None,
+        })
+        .collect();
     let messages = request.messages.into_iter().map(message).collect::<Result<Vec<_>, _>>()?;
     let inference = request.inference_config;
     #[expect(clippy::cast_possible_truncation, reason = "the SDK's own width; the values lie between 0 and 1")]
@@ -49,7 +55,14 @@ fn message(message: crate::wire::converse::Message) -> Result<Message, Classifie
         Role::User => ConversationRole::User,
         Role::Assistant => ConversationRole::Assistant,
     };
-    let content = message.content.into_iter().map(|Block::Text(text)| ContentBlock::Text(text)).collect();
+    let content = message
+        .content
+        .into_iter()
+        .filter_map(|block| match block {
+            Block::Text(text) => Some(ContentBlock::Text(text)),
+            _ => None,
+        })
+        .collect();
     Message::builder()
         .role(role)
         .set_content(Some(content))

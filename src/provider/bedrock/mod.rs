@@ -108,7 +108,6 @@ impl Bedrock {
     async fn exchange(&self, call: &Call, request: Request) -> Result<Reply, CallError> {
         let client = self.client(call)?;
         let departure = Departure::default();
-        let local_stop = request.local_stop.clone();
         let input = convert::request(client.converse().model_id(&call.target.model), request)?;
         let sent = http::watched(departure.clone(), input.send());
         let output = match tokio::time::timeout(call.timeout, sent).await {
@@ -117,11 +116,10 @@ impl Bedrock {
             Err(_) => return Err(departure.timed_out(call.timeout).into()),
         };
         let provider_request_id = output.request_id().map(str::to_owned);
-        let request = Request { local_stop, ..Request::default() };
         let created = SystemClock.now().as_micros() / 1_000_000;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let completion =
-            completion::from_converse(&call.target.model, &request, convert::answer(output), &id, created)?;
+            completion::from_converse(&call.target.model, &call.reading, convert::answer(output), &id, created)?;
         if completion.unread_blocks > 0 {
             tracing::warn!(
                 job = %call.job,

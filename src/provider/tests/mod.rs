@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     names::{Region, TargetName},
     spec::{Api, Fidelity, Residency},
-    wire,
+    wire::{self, Reading},
 };
 
 const CLAUDE: &str = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
@@ -48,7 +48,7 @@ fn target(api: Api, model: &str) -> Target {
 fn call_with(api: Api, body: &serde_json::Value) -> Call {
     let target = target(api, if api == Api::Bedrock { CLAUDE } else { "gpt-4o-mini" });
     let payload = wire::prepare(&target, None, body).unwrap().payload;
-    Call { job: JobId::generate(), target: Arc::new(target), payload, timeout: PATIENCE }
+    Call { job: JobId::generate(), target: Arc::new(target), payload, reading: Reading::default(), timeout: PATIENCE }
 }
 
 fn call(api: Api) -> Call {

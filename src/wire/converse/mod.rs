@@ -7,13 +7,14 @@ mod family;
 mod messages;
 mod metadata;
 mod sampling;
+mod written;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Refusal, fidelity::Ledger, parameters::Effective};
+use super::{Reading, Refusal, fidelity::Ledger, parameters::Effective};
 use crate::{catalog::Model, spec::Target};
 
 /// A Converse request, without model and region.
@@ -30,12 +31,24 @@ pub struct Request {
     /// What only this model family knows.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub additional_model_request_fields: Map<String, Value>,
+    /// Fields of the model's own answer to hand back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_model_response_field_paths: Vec<String>,
+    /// Tools, and how they are chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_config: Option<ToolConfig>,
+    /// What the answer must look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_config: Option<OutputConfig>,
+    /// The guardrail that watches over the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guardrail_config: Option<Guardrail>,
+    /// How urgent it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<ServiceTier>,
     /// For the provider's logs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub request_metadata: BTreeMap<String, String>,
-    /// Stop sequences that the model does not take: the answer is cut at them here. Not sent.
-    #[serde(skip)]
-    pub local_stop: Vec<String>,
 }
 
 /// One turn.
@@ -63,6 +76,140 @@ pub enum Role {
 pub enum Block {
     /// Text, never blank.
     Text(String),
+    /// A picture.
+    Image(Image),
+    /// A document.
+    Document(Document),
+    /// A tool that the model called.
+    ToolUse(ToolUse),
+    /// What a tool answered.
+    ToolResult(ToolResult),
+}
+
+/// A picture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Image {
+    /// `png`, `jpeg`, `gif` or `webp`; empty while a remote source has not been fetched.
+    pub format: String,
+    /// Where its bytes are.
+    pub source: Source,
+}
+
+/// A document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Document {
+    /// Such as `pdf` or `txt`; empty while a remote source has not been fetched.
+    pub format: String,
+    /// Unique in the request; letters, digits, single blanks and `-()[]`.
+    pub name: String,
+    /// Where its bytes are.
+    pub source: Source,
+}
+
+/// Where the bytes of a medium are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// Here.
+    Bytes(bytes::Bytes),
+    /// At an http(s) address: the provider layer fetches them before it sends the request.
+    Remote(String),
+    /// In S3, where the service fetches them by itself: `s3://bucket/key`.
+    S3(String),
+}
+
+/// A tool that the model called.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolUse {
+    /// The call's id.
+    pub tool_use_id: String,
+    /// The tool.
+    pub name: String,
+    /// Always an object.
+    pub input: Value,
+}
+
+/// What a tool answered.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolResult {
+    /// The call's id.
+    pub tool_use_id: String,
+    /// Texts and images.
+    pub content: Vec<Block>,
+}
+
+/// Tools, and how they are chosen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolConfig {
+    /// Never empty.
+    pub tools: Vec<Tool>,
+    /// `None` leaves the choice to the model, without the field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+}
+
+/// A tool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    /// Letters, digits, `_` and `-`, at most 64.
+    pub name: String,
+    /// Never empty.
+    pub description: String,
+    /// JSON schema of its input: an object at the root.
+    pub input_schema: Value,
+    /// Whether its input is held to the schema.
+    pub strict: Option<bool>,
+}
+
+/// How tools are chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As the model likes.
+    Auto,
+    /// Some tool.
+    Any,
+    /// This tool.
+    Tool(String),
+}
+
+/// What the answer must look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputConfig {
+    /// The schema's name, if it has one.
+    pub name: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The JSON schema.
+    pub schema: Value,
+}
+
+/// A guardrail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Guardrail {
+    /// Its id or ARN.
+    pub guardrail_identifier: String,
+    /// A number, or `DRAFT`.
+    pub guardrail_version: String,
+    /// `enabled`, `disabled` or `enabled_full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// How urgent a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum ServiceTier {
+    /// The standard tier.
+    Default,
+    /// Cheaper and slower.
+    Flex,
+    /// Faster and dearer.
+    Priority,
+    /// Bought capacity.
+    Reserved,
 }
 
 /// Sampling and bounds.
@@ -131,12 +278,13 @@ pub(super) fn translate(
     target: &Target,
     model: Option<&Model>,
     effective: &Effective<'_>,
+    reading: &mut Reading,
     ledger: &mut Ledger<'_>,
 ) -> Result<Request, Refusal> {
     let habits = family::Habits::of(target, model);
     let mut request = Request::default();
     messages::carry(&effective.messages, habits, ledger, &mut request)?;
-    sampling::carry(effective, habits, target, ledger, &mut request)?;
+    sampling::carry(effective, habits, target, reading, ledger, &mut request)?;
     metadata::carry(effective, ledger, &mut request)?;
     Ok(request)
 }

@@ -10,7 +10,7 @@ use crate::{
     job::FidelityAction,
     spec::Target,
     wire::{
-        Refusal,
+        Reading, Refusal,
         fidelity::Ledger,
         parameters::{Effective, OutputLimit, short},
     },
@@ -36,13 +36,14 @@ pub(super) fn carry(
     effective: &Effective<'_>,
     habits: Habits<'_>,
     target: &Target,
+    reading: &mut Reading,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
     request.inference_config.max_tokens = max_tokens(effective.output_limit, habits, target, ledger)?;
     temperature(effective, habits, ledger, request)?;
     top_p(effective, habits, ledger, request)?;
-    stop(effective, habits, ledger, request)?;
+    stop(effective, habits, reading, ledger, request)?;
     top_k(effective, habits, ledger, request)?;
     for (name, value) in &effective.parameters {
         if matches!(*name, "temperature" | "top_p" | "stop" | "top_k")
@@ -166,6 +167,7 @@ fn top_p(
 fn stop(
     effective: &Effective<'_>,
     habits: Habits<'_>,
+    reading: &mut Reading,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
@@ -181,12 +183,12 @@ fn stop(
         // Claude rejects stop sequences of whitespace alone.
         let local = habits.refuses("stop") || (habits.is_claude() && sequence.trim().is_empty());
         if local {
-            request.local_stop.push(sequence.to_owned());
+            reading.local_stop.push(sequence.to_owned());
         } else {
             request.inference_config.stop_sequences.push(sequence.to_owned());
         }
     }
-    if !request.local_stop.is_empty() {
+    if !reading.local_stop.is_empty() {
         ledger.inexact(
             "stop",
             FidelityAction::Emulated,

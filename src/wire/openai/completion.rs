@@ -9,8 +9,8 @@ use crate::{
     job::Fault,
     usage::Usage,
     wire::{
-        Completion,
-        converse::{Answer, AnswerBlock, Request, TokenUsage},
+        Completion, Reading,
+        converse::{Answer, AnswerBlock, TokenUsage},
         faults::Classified,
     },
 };
@@ -79,7 +79,7 @@ struct PromptDetails {
 /// [`Classified`] when the model's output is malformed by the service's own word: worth another try, and billed.
 pub fn from_converse(
     model: &str,
-    request: &Request,
+    reading: &Reading,
     answer: Answer,
     id: &str,
     created: i64,
@@ -103,7 +103,7 @@ pub fn from_converse(
         }
     }
     if let Some(text) = &mut content
-        && let Some(place) = request.local_stop.iter().filter_map(|stop| text.find(stop.as_str())).min()
+        && let Some(place) = reading.local_stop.iter().filter_map(|stop| text.find(stop.as_str())).min()
     {
         text.truncate(place);
         finish_reason = "stop";
@@ -178,8 +178,8 @@ mod tests {
         }
     }
 
-    fn complete(request: &Request, answer: Answer) -> (Value, Completion) {
-        let completion = from_converse("m", request, answer, "abc", 1_700_000_000).unwrap();
+    fn complete(reading: &Reading, answer: Answer) -> (Value, Completion) {
+        let completion = from_converse("m", reading, answer, "abc", 1_700_000_000).unwrap();
         (serde_json::from_str(&completion.json).unwrap(), completion)
     }
 
@@ -195,11 +195,11 @@ mod tests {
             ("content_filtered", "content_filter"),
             ("something_new", "stop"),
         ] {
-            let (json, _) = complete(&Request::default(), answer(stop_reason, &["x"]));
+            let (json, _) = complete(&Reading::default(), answer(stop_reason, &["x"]));
             assert_eq!(json["choices"][0]["finish_reason"], finish, "{stop_reason}");
         }
         for stop_reason in ["malformed_model_output", "malformed_tool_use"] {
-            let fault = from_converse("m", &Request::default(), answer(stop_reason, &["x"]), "a", 0).unwrap_err();
+            let fault = from_converse("m", &Reading::default(), answer(stop_reason, &["x"]), "a", 0).unwrap_err();
             assert_eq!((fault.fault, fault.possibly_billed), (Fault::Transient, true));
             assert_eq!(fault.code.as_deref(), Some(stop_reason));
         }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn counts_follow_openais_meaning() {
-        let (json, completion) = complete(&Request::default(), answer("end_turn", &["a", "b"]));
+        let (json, completion) = complete(&Reading::default(), answer("end_turn", &["a", "b"]));
         assert_eq!(json["choices"][0]["message"]["content"], "ab");
         assert_eq!(
             json["usage"],
@@ -218,15 +218,15 @@ mod tests {
             completion.usage,
             Some(Usage { input: 10, output: 5, cache_read: 100, cache_write: 20, reasoning: 0 })
         );
-        let (json, completion) = complete(&Request::default(), Answer { usage: None, ..answer("end_turn", &[]) });
+        let (json, completion) = complete(&Reading::default(), Answer { usage: None, ..answer("end_turn", &[]) });
         assert_eq!(json["choices"][0]["message"]["content"], "");
         assert_eq!((json.get("usage"), completion.usage), (None, None));
     }
 
     #[test]
     fn stop_sequences_that_the_model_does_not_take_cut_the_answer() {
-        let request = Request { local_stop: vec!["END".to_owned(), "\n".to_owned()], ..Request::default() };
-        let (json, _) = complete(&request, answer("max_tokens", &["one\ntwo END", " three"]));
+        let reading = Reading { local_stop: vec!["END".to_owned(), "\n".to_owned()], ..Reading::default() };
+        let (json, _) = complete(&reading, answer("max_tokens", &["one\ntwo END", " three"]));
         assert_eq!(json["choices"][0]["message"]["content"], "one");
         assert_eq!(json["choices"][0]["finish_reason"], "stop");
     }
@@ -239,7 +239,7 @@ mod tests {
             AnswerBlock::ToolUse { id: "t1".to_owned(), name: "look".to_owned(), input: json!({ "at": 1 }) },
             AnswerBlock::Unread,
         ];
-        let (json, completion) = complete(&Request::default(), reply);
+        let (json, completion) = complete(&Reading::default(), reply);
         let message = &json["choices"][0]["message"];
         assert_eq!(message["content"], Value::Null);
         assert_eq!(message["reasoning_content"], "hm");
