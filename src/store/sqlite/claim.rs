@@ -11,7 +11,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     codes, rows,
-    session::{Session, Standing, standing_columns},
+    schema::{PLACES, of_job},
+    session::{Flight, Session, Standing, standing_columns},
     trouble::Trouble,
 };
 use crate::{
@@ -26,6 +27,7 @@ const CLAIM_MAX: u32 = 1_024;
 
 pub(super) const READY: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_ready \
                      WHERE pipeline = ?1 AND state = 0 AND suspect = 0 ORDER BY order_key, seq LIMIT ?2";
+pub(super) const TAKE: &str = "UPDATE jobs SET state = ?2, fence = fence + 1, node = ?3 WHERE seq = ?1";
 pub(super) const SUSPECT: &str = "SELECT order_key, seq FROM jobs INDEXED BY jobs_suspect \
                        WHERE suspect = 1 AND finished_at IS NULL AND pipeline = ?1 AND state = 0 \
                        ORDER BY order_key, seq LIMIT 1";
@@ -125,17 +127,17 @@ impl Session {
     fn take(&mut self, seq: i64, pipeline: &PipelineName, node: i64) -> Result<Claimed, Trouble> {
         let (mut job, mut claimed) = self.read_claimed(seq, pipeline)?;
         let state = self.step(&job, Event::Claim)?;
-        self.execute(
-            "UPDATE jobs SET state = ?2, fence = fence + 1, node = ?3 WHERE seq = ?1",
-            params![seq, codes::state_code(state), node],
-        )?;
+        self.execute(TAKE, params![seq, codes::state_code(state), node])?;
         if job.fence > 0 {
             // Only a job that was claimed before can have a past.
             claimed.attempts = rows::attempts(&self.conn, seq).map_err(|trouble| trouble.about(job.id))?;
         }
         job.state = state;
         job.fence += 1;
-        self.remember(job);
+        if claimed.attempts.iter().all(|attempt| attempt.ended_at.is_some()) {
+            let places = i64::try_from(claimed.attempts.len()).unwrap_or(i64::MAX);
+            self.remember(Flight { job, places, open: None });
+        }
         Ok(claimed)
     }
 
@@ -176,6 +178,7 @@ impl Session {
     }
 
     fn begin_one(&mut self, intent: &Intent) -> Result<bool, Trouble> {
+        let flight = self.flight(intent.job);
         let job = self.standing(intent.job)?;
         let holds = |job: &Standing| job.state == State::Running && job.fence == codes::signed(intent.fence.0);
         let Some(Standing { seq, pipeline, .. }) = job.filter(holds) else { return Ok(false) };
@@ -185,14 +188,24 @@ impl Session {
                 params![seq, serde_json::to_string(assignment)?],
             )?;
         }
+        let place = match flight {
+            Some(Flight { open: Some((open, _)), .. }) if open == intent.attempt => return Ok(true),
+            Some(Flight { open: None, places, .. }) => places,
+            _ => match self.next_place(seq, intent)? {
+                Some(place) => place,
+                None => return Ok(true),
+            },
+        };
+        if place >= PLACES {
+            return Err(Trouble::Row(format!("job {} has had {PLACES} attempts, the most that are kept", intent.job)));
+        }
+        let attempt = (seq << 20) | place;
         let fidelity = if intent.fidelity.is_empty() { None } else { Some(serde_json::to_string(&intent.fidelity)?) };
         self.execute(
-            "INSERT INTO attempts (job, id, job_id, pipeline, n, target, provider, model, region, generation, \
-             started_at, fidelity, decision) \
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
-             WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE job = ?1 AND id = ?2)",
+            "INSERT INTO attempts (seq, id, job_id, pipeline, n, target, provider, model, region, generation, \
+             started_at, fidelity, decision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
-                seq,
+                attempt,
                 intent.attempt.as_bytes(),
                 intent.job.as_bytes(),
                 pipeline,
@@ -207,6 +220,21 @@ impl Session {
                 intent.decision,
             ],
         )?;
+        match flight {
+            Some(Flight { job, open: None, .. }) => {
+                self.remember(Flight { job, places: place + 1, open: Some((intent.attempt, attempt)) });
+            }
+            _ => self.disremember(intent.job),
+        }
         Ok(true)
+    }
+
+    /// The next place among a job's attempts, unless this attempt has one.
+    fn next_place(&self, job: i64, intent: &Intent) -> Result<Option<i64>, Trouble> {
+        let (last, known): (Option<i64>, Option<bool>) = self
+            .conn
+            .prepare_cached(concat!("SELECT max(seq), max(id = ?2) FROM attempts WHERE ", of_job!()))?
+            .query_row(params![job, intent.attempt.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(if known == Some(true) { None } else { Some(last.map_or(0, |last| last % PLACES + 1)) })
     }
 }

@@ -32,7 +32,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{broadcast, watch};
 
 use self::{home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
@@ -137,6 +137,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn tune(conn: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     conn.busy_timeout(LOCK_WAIT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Plans follow from the text of a statement alone; otherwise some would be compiled anew with every parameter.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "cache_size", -cache_kib)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "foreign_keys", false)?;

@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::{
     codes,
+    schema::of_job,
     session::{Session, Standing, standing_columns},
     tally::HOUR,
     trouble::Trouble,
@@ -75,7 +76,7 @@ impl Session {
         self.execute("DELETE FROM results WHERE seq = ?1", [job.seq])?;
         self.execute("DELETE FROM jobs WHERE seq = ?1", [job.seq])?;
         // The ledger keeps the bill; the reasons go with the job that they explain.
-        self.execute("UPDATE attempts SET decision = NULL, fidelity = NULL WHERE job = ?1", [job.seq])?;
+        self.execute(concat!("UPDATE attempts SET decision = NULL, fidelity = NULL WHERE ", of_job!()), [job.seq])?;
         self.tally.leave(job.pipeline, job.batch, job.state);
         Ok(())
     }
@@ -103,7 +104,7 @@ impl Session {
         let attempts = self.execute(
             "DELETE FROM attempts WHERE seq IN (SELECT seq FROM attempts INDEXED BY attempts_ended \
              WHERE ended_at < ?1 AND NOT EXISTS \
-             (SELECT 1 FROM jobs WHERE jobs.seq = attempts.job AND jobs.finished_at IS NULL) \
+             (SELECT 1 FROM jobs WHERE jobs.seq = attempts.seq >> 20 AND jobs.finished_at IS NULL) \
              ORDER BY ended_at LIMIT ?2)",
             params![before.as_micros(), codes::signed(limit)],
         )?;

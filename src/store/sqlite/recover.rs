@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::{
     codes,
+    schema::of_job,
     session::{Session, Standing, standing_columns},
     trouble::Trouble,
 };
@@ -99,8 +100,11 @@ impl Session {
     /// Closes a job's open attempts as `unknown`; how many.
     fn close_unseen(&mut self, job: &Standing) -> Result<u64, Trouble> {
         let open: Vec<AttemptId> = {
-            let mut statement =
-                self.conn.prepare_cached("SELECT id FROM attempts WHERE job = ?1 AND ended_at IS NULL")?;
+            let mut statement = self.conn.prepare_cached(concat!(
+                "SELECT id FROM attempts WHERE ",
+                of_job!(),
+                " AND ended_at IS NULL"
+            ))?;
             let rows = statement.query_map([job.seq], |row| row.get(0).map(AttemptId::from_bytes))?;
             rows.collect::<Result<_, _>>()?
         };
@@ -117,7 +121,7 @@ impl Session {
                 possibly_billed: true,
                 provider_request_id: None,
             };
-            self.close(job.seq, job.pipeline, &end)?;
+            self.close(job, &end)?;
         }
         Ok(codes::unsigned(i64::try_from(open.len()).unwrap_or(i64::MAX)))
     }

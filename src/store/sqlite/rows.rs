@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{codes, trouble::Trouble};
+use super::{codes, schema::of_job, trouble::Trouble};
 use crate::{
     clock::Timestamp,
     ids::{AttemptId, JobId},
@@ -27,8 +27,13 @@ macro_rules! attempt_columns {
 
 /// A job's ledger, oldest first, without decisions.
 pub fn attempts(conn: &Connection, seq: i64) -> Result<Vec<Attempt>, Trouble> {
-    let mut statement =
-        conn.prepare_cached(concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE job = ?1 ORDER BY seq"))?;
+    let mut statement = conn.prepare_cached(concat!(
+        "SELECT ",
+        attempt_columns!(),
+        " FROM attempts WHERE ",
+        of_job!(),
+        " ORDER BY seq"
+    ))?;
     let mut rows = statement.query([seq])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -75,10 +80,10 @@ fn text<'a>(row: &'a Row<'_>, place: usize) -> Result<&'a str, Trouble> {
 pub fn summary(conn: &Connection, seq: i64) -> Result<Option<JobSummary>, Trouble> {
     let mut statement = conn.prepare_cached(
         "SELECT j.id, p.name, j.state, j.hold, j.run_at, j.priority, j.created_at, j.finished_at, c.deadline, c.key, \
-         b.name, c.retry_of, j.suspect, (SELECT count(*) FROM attempts WHERE job = j.seq), a.generation, a.target \
+         b.name, c.retry_of, j.suspect, (SELECT count(*) FROM attempts WHERE seq >= j.seq << 20 AND seq < (j.seq + 1) << 20), a.generation, a.target \
          FROM jobs j JOIN pipelines p ON p.id = j.pipeline JOIN contents c ON c.seq = j.seq \
          LEFT JOIN batches b ON b.id = j.batch \
-         LEFT JOIN attempts a ON a.seq = (SELECT max(seq) FROM attempts WHERE job = j.seq) WHERE j.seq = ?1",
+         LEFT JOIN attempts a ON a.seq = (SELECT max(seq) FROM attempts WHERE seq >= j.seq << 20 AND seq < (j.seq + 1) << 20) WHERE j.seq = ?1",
     )?;
     let mut rows = statement.query([seq])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -135,7 +140,8 @@ pub fn record(conn: &Connection, id: JobId) -> Result<Option<JobRecord>, Trouble
 
 /// Adds the decisions to a job's attempts; gives the fidelity notes of the newest.
 fn explain(conn: &Connection, seq: i64, attempts: &mut [Attempt]) -> Result<Vec<crate::job::FidelityNote>, Trouble> {
-    let mut statement = conn.prepare_cached("SELECT decision, fidelity FROM attempts WHERE job = ?1 ORDER BY seq")?;
+    let mut statement =
+        conn.prepare_cached(concat!("SELECT decision, fidelity FROM attempts WHERE ", of_job!(), " ORDER BY seq"))?;
     let mut rows = statement.query([seq])?;
     let mut fidelity = None;
     for attempt in attempts {

@@ -2,6 +2,7 @@
 //!
 //! The layout serves the hot path: `jobs` is narrow; texts live in `contents` and `results`; every index is partial or only
 //! ever appended to. An index's condition names columns that a claim does not write, so that a claim touches two of them.
+//! A job's attempts stand together: an attempt's number is its job's, times [`PLACES`], plus its place among them.
 
 use rusqlite::Connection;
 
@@ -10,6 +11,17 @@ use crate::store::{Result, StoreError};
 
 /// Marks a SQLite file as ours: "lbrq".
 const APPLICATION: i32 = 0x6c62_7271;
+
+/// Attempts that one job can have: a job whose every attempt lasts a second gets there in twelve days, and retries wait.
+pub const PLACES: i64 = 1 << 20;
+
+/// The attempts of the job whose number is the first parameter.
+macro_rules! of_job {
+    () => {
+        "seq >= ?1 << 20 AND seq < (?1 + 1) << 20"
+    };
+}
+pub(super) use of_job;
 
 /// Each step from one version of the file to the next. Steps that were ever released are never edited.
 const STEPS: &[&str] = &[FIRST];
@@ -68,7 +80,6 @@ CREATE TABLE keys (
 
 CREATE TABLE attempts (
   seq INTEGER PRIMARY KEY,
-  job INTEGER NOT NULL,
   id BLOB NOT NULL,
   job_id BLOB NOT NULL,
   pipeline INTEGER NOT NULL,
@@ -90,7 +101,6 @@ CREATE TABLE attempts (
   fidelity TEXT,
   decision TEXT
 ) STRICT;
-CREATE INDEX attempts_job ON attempts (job);
 CREATE INDEX attempts_ended ON attempts (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE counts (

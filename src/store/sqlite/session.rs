@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::{codes, names::Names, tally::Tally, trouble::Trouble};
 use crate::{
     clock::{SharedClock, Timestamp},
-    ids::{JobId, NodeId},
+    ids::{AttemptId, JobId, NodeId},
     job::{
         State,
         state::{Event, next},
@@ -32,9 +32,9 @@ pub struct Session {
     pub tally: Tally,
     pub local: NodeId,
     totals: HashMap<(i64, State), i64>,
-    /// What this process has claimed and not moved on: saves a look at the row before each intent and settlement. Every
-    /// step of a job takes it out, and an undone transaction empties the whole.
-    in_flight: HashMap<JobId, Standing>,
+    /// What this process has claimed and not moved on: saves a look at rows before each intent and settlement. Every step
+    /// of a job takes it out, and an undone transaction empties the whole.
+    in_flight: HashMap<JobId, Flight>,
     counts: Counts,
     hints: Arc<Hints>,
     next_seq: i64,
@@ -56,6 +56,16 @@ pub struct Standing {
     pub batch: Option<i64>,
     pub crashes: i64,
     pub suspect: bool,
+}
+
+/// A job that this process has in flight, with all that is to be known of its attempts.
+#[derive(Debug, Clone, Copy)]
+pub struct Flight {
+    pub job: Standing,
+    /// Attempts so far: the next one's place among them.
+    pub places: i64,
+    /// The attempt that is open, with its number; no other one is.
+    pub open: Option<(AttemptId, i64)>,
 }
 
 /// The columns of [`Standing`], for `SELECT` and `RETURNING`.
@@ -107,7 +117,7 @@ impl Session {
         }
         // Ledger rows outlive their jobs: a number that any of them names is not given again.
         let next_seq: i64 = conn.query_row(
-            "SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM jobs), (SELECT coalesce(max(job), 0) FROM attempts))",
+            "SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM jobs), (SELECT coalesce(max(seq), 0) >> 20 FROM attempts))",
             [],
             |row| row.get(0),
         )?;
@@ -142,9 +152,14 @@ impl Session {
         seq
     }
 
-    /// Remembers a job that was just claimed, as its row is now.
-    pub fn remember(&mut self, job: Standing) {
-        self.in_flight.insert(job.id, job);
+    /// Remembers a job in flight, as its rows are now.
+    pub fn remember(&mut self, flight: Flight) {
+        self.in_flight.insert(flight.job.id, flight);
+    }
+
+    /// A job in flight, if it is remembered.
+    pub fn flight(&self, id: JobId) -> Option<Flight> {
+        self.in_flight.get(&id).copied()
     }
 
     /// The row changes other than by a step.
@@ -154,8 +169,8 @@ impl Session {
 
     /// A job's standing, remembered or read.
     pub fn standing(&self, id: JobId) -> Result<Option<Standing>, Trouble> {
-        if let Some(job) = self.in_flight.get(&id) {
-            return Ok(Some(*job));
+        if let Some(flight) = self.in_flight.get(&id) {
+            return Ok(Some(flight.job));
         }
         let mut statement =
             self.conn.prepare_cached(concat!("SELECT ", standing_columns!(), " FROM jobs WHERE id = ?1"))?;

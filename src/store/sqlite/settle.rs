@@ -1,10 +1,11 @@
 //! Closing attempts and moving jobs on.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::{
     codes,
-    session::{Session, Standing},
+    schema::of_job,
+    session::{Flight, Session, Standing},
     trouble::Trouble,
 };
 use crate::{
@@ -12,10 +13,17 @@ use crate::{
     store::{AttemptEnd, Next, Settled, Settlement},
 };
 
+/// Ends a job whose attempts are all closed.
+pub(super) const END: &str = "UPDATE jobs SET state = ?2, finished_at = ?3, node = NULL WHERE seq = ?1";
+
 /// Who has a job in flight is forgotten with the job's last open attempt: until then its bill may still come.
 macro_rules! node_kept {
     () => {
-        "node = iif(EXISTS (SELECT 1 FROM attempts WHERE job = ?1 AND ended_at IS NULL), node, NULL)"
+        concat!(
+            "node = iif(EXISTS (SELECT 1 FROM attempts WHERE ",
+            crate::store::sqlite::schema::of_job!(),
+            " AND ended_at IS NULL), node, NULL)"
+        )
     };
 }
 pub(super) use node_kept;
@@ -29,7 +37,13 @@ impl Session {
     fn settle_one(&mut self, settlement: &Settlement) -> Result<Settled, Trouble> {
         let Some(job) = self.standing(settlement.job)? else { return Ok(Settled::Stale) };
         if let Some(end) = &settlement.ended {
-            self.close(job.seq, job.pipeline, end)?;
+            match self.flight(job.id) {
+                Some(flight @ Flight { open: Some((attempt, seq)), .. }) if attempt == end.attempt => {
+                    self.close_at(seq, job.pipeline, end)?;
+                    self.remember(Flight { open: None, ..flight });
+                }
+                _ => self.close(&job, end)?,
+            }
         }
         if job.state != State::Running || job.fence != codes::signed(settlement.fence.0) {
             if job.state.is_terminal() {
@@ -91,8 +105,13 @@ impl Session {
 
     /// Ends a job.
     pub fn end(&mut self, job: &Standing, event: Event) -> Result<(), Trouble> {
+        let reported = matches!(self.flight(job.id), Some(Flight { open: None, .. }));
         let state = codes::state_code(self.step(job, event)?);
-        let sql = concat!("UPDATE jobs SET state = ?2, finished_at = ?3, ", node_kept!(), " WHERE seq = ?1");
+        let sql = if reported {
+            END
+        } else {
+            concat!("UPDATE jobs SET state = ?2, finished_at = ?3, ", node_kept!(), " WHERE seq = ?1")
+        };
         self.execute(sql, params![job.seq, state, self.now().as_micros()]).map(drop)
     }
 
@@ -102,16 +121,29 @@ impl Session {
         self.execute(sql, [seq]).map(drop)
     }
 
-    /// Closes an attempt once; later ends of the same attempt change nothing. Whether it was open.
-    pub fn close(&mut self, job: i64, pipeline: i64, end: &AttemptEnd) -> Result<bool, Trouble> {
+    /// Closes an attempt once; later ends of the same attempt change nothing.
+    pub fn close(&mut self, job: &Standing, end: &AttemptEnd) -> Result<(), Trouble> {
+        // What is remembered of the job's attempts no longer holds.
+        self.disremember(job.id);
+        let found: Option<i64> = self
+            .conn
+            .prepare_cached(concat!("SELECT seq FROM attempts WHERE ", of_job!(), " AND id = ?2"))?
+            .query_row(params![job.seq, end.attempt.as_bytes()], |row| row.get(0))
+            .optional()?;
+        match found {
+            Some(seq) => self.close_at(seq, job.pipeline, end),
+            None => Ok(()),
+        }
+    }
+
+    fn close_at(&mut self, attempt: i64, pipeline: i64, end: &AttemptEnd) -> Result<(), Trouble> {
         let usage = end.usage.as_ref();
         let closed = self.execute(
-            "UPDATE attempts SET ended_at = ?3, outcome = ?4, fault = ?5, message = ?6, input = ?7, output = ?8, \
-             cache_read = ?9, cache_write = ?10, reasoning = ?11, cost = ?12, billed = ?13, request = ?14 \
-             WHERE job = ?1 AND id = ?2 AND ended_at IS NULL",
+            "UPDATE attempts SET ended_at = ?2, outcome = ?3, fault = ?4, message = ?5, input = ?6, output = ?7, \
+             cache_read = ?8, cache_write = ?9, reasoning = ?10, cost = ?11, billed = ?12, request = ?13 \
+             WHERE seq = ?1 AND ended_at IS NULL",
             params![
-                job,
-                end.attempt.as_bytes(),
+                attempt,
                 end.ended_at.as_micros(),
                 codes::outcome_code(end.outcome),
                 end.fault.map(|fault| fault.to_string()),
@@ -131,6 +163,6 @@ impl Session {
         {
             self.tally.spend(pipeline, end.ended_at, cost);
         }
-        Ok(closed > 0)
+        Ok(())
     }
 }

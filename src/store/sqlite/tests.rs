@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::ffi;
+use rusqlite::{StatementStatus, ffi};
 
 use super::{SqliteStore, home::beside, session::Session, trouble::Trouble};
 use crate::{
@@ -409,4 +409,29 @@ async fn plans_use_the_indexes_that_keep_claims_flat() {
     assert_eq!(plans.len(), 2, "no sorting: {plans:?}");
     assert!(plans[0].contains("COVERING INDEX jobs_ready (pipeline=?)"), "{plans:?}");
     assert!(plans[1].contains("INDEX jobs_suspect (pipeline=?)"), "{plans:?}");
+}
+
+#[tokio::test]
+async fn statements_of_the_hot_path_are_compiled_once() {
+    let (_folder, path) = folder();
+    let store = open(&path).unwrap();
+    store.submit((0..20).map(|n| job(&n.to_string())).collect()).await.unwrap();
+    for _ in 0..20 {
+        let claimed = claim(&store, 1).await.unwrap();
+        assert_eq!(finish(&store, &claimed[0]).await.unwrap(), [Settled::Applied]);
+    }
+    let counts = store
+        .writer
+        .ask(1, |session: &mut Session| {
+            let mut counts = Vec::new();
+            for sql in [super::claim::READY, super::claim::TAKE, super::settle::END] {
+                let statement = session.conn.prepare_cached(sql)?;
+                let of = |status| statement.get_status(status);
+                counts.push((of(StatementStatus::Run) >= 19, of(StatementStatus::RePrepare)));
+            }
+            Ok(counts)
+        })
+        .await
+        .unwrap();
+    assert_eq!(counts, [(true, 0); 3]);
 }
