@@ -10,6 +10,8 @@ const MOST_IN_FLIGHT: u64 = 10_000;
 const OTHER_FILES: u64 = 512;
 /// How long open requests may take to finish at the end.
 pub(super) const CLOSING: Duration = Duration::from_secs(5);
+/// How often the machine's clock is looked at.
+pub(super) const CLOCK_LOOK: Duration = Duration::from_secs(1);
 
 /// Raises the limit of open files as far as it may go, and says how many calls fit under it.
 pub(super) fn max_in_flight() -> usize {

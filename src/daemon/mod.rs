@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::{SharedClock, SystemClock},
+    clock::{Followed, SharedClock, SteadyClock, format_span},
     diagnostic::Diagnostic,
     engine::{
         Engine, Pace, Parts,
@@ -101,7 +101,8 @@ impl Daemon {
                 Some(Arc::new(simulation))
             }
         };
-        let clock: SharedClock = Arc::new(SystemClock);
+        let steady = Arc::new(SteadyClock::new());
+        let clock: SharedClock = steady.clone();
         let mut listeners = Vec::new();
         let main = listen(settings.listen).await?;
         let address = main.local_addr().unwrap_or(settings.listen);
@@ -159,6 +160,7 @@ impl Daemon {
         if let Some(ops) = ops {
             listeners.push((ops, http::ops_router(app)));
         }
+        tokio::spawn(follow(steady, stop.clone()));
         Ok(Self { engine, reloader, watcher, listeners, simulation, address, stop, force: CancellationToken::new() })
     }
 
@@ -222,6 +224,26 @@ impl Daemon {
         }
         tracing::info!("stopped");
         Ok(ended?)
+    }
+}
+
+/// Keeps the daemon's clock with the machine's.
+async fn follow(clock: Arc<SteadyClock>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(limits::CLOCK_LOOK)).await.is_some() {
+        match clock.follow() {
+            Followed::Quietly => {}
+            Followed::Forward(by) => tracing::warn!(
+                by = format_span(by),
+                "the machine's clock was set forward, or the machine slept: waits and deadlines that ended meanwhile end \
+                 now; check its time service"
+            ),
+            Followed::Ahead(by) => tracing::warn!(
+                by = format_span(by),
+                "the machine's clock was set back: the daemon's own time goes on, a tenth slower until the two agree, so \
+                 that nothing waits longer; times it records are ahead until then (a restart takes the machine's time at \
+                 once); check its time service"
+            ),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The real binary, over real sockets, on a real SQLite file, calling simulated endpoints through its real clients.
 
 mod bad_input;
+mod clock;
 mod crash;
 mod flow;
 mod levers;

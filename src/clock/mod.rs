@@ -2,9 +2,13 @@
 //!
 //! Invariant: decisions never ask for the time; it is handed to them. Only shells hold a [`Clock`].
 
+mod steady;
+
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use steady::{Followed, SteadyClock};
 
 /// A moment, in microseconds since 1970-01-01T00:00:00Z. Written as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
