@@ -19,7 +19,7 @@ use crate::{
     job::Fault,
     settings::Secret,
     wire::{
-        Payload,
+        Payload, Reading,
         faults::{Classified, Hints, go_duration, openai},
         openai::response,
     },
@@ -92,7 +92,7 @@ impl OpenAi {
             let (head, body) = answer.into_parts();
             let rate_limit = rate_limit(&head.headers);
             let body = sockets::read(body).await.map_err(|lost| CallError { rate_limit, ..lost.0.into() })?;
-            understand(head.status.as_u16(), &head.headers, &body)
+            understand(head.status.as_u16(), &head.headers, &body, &call.reading)
                 .map_err(|fault| CallError { rate_limit, ..fault.into() })
         };
         match tokio::time::timeout(call.timeout, whole).await {
@@ -127,7 +127,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn understand(status: u16, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Classified> {
+fn understand(status: u16, headers: &HeaderMap, body: &[u8], reading: &Reading) -> Result<Reply, Classified> {
     if status != 200 {
         let hints = Hints {
             retry_after: text(headers, "retry-after"),
@@ -138,7 +138,7 @@ fn understand(status: u16, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Cl
         };
         return Err(openai::classify(status, &hints, body));
     }
-    let completion = response::read(body)?;
+    let completion = response::read(body, reading)?;
     Ok(Reply {
         completion: completion.json,
         usage: completion.usage,

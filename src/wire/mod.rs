@@ -6,6 +6,7 @@
 pub mod converse;
 pub mod faults;
 mod fidelity;
+pub mod invoke;
 pub mod openai;
 mod parameters;
 #[cfg(test)]
@@ -89,6 +90,8 @@ pub struct Completion {
     pub usage: Option<crate::usage::Usage>,
     /// Content blocks of kinds that this release cannot read; they are missing from the text.
     pub unread_blocks: usize,
+    /// What whoever runs this should know of the answer, in words: what was taken off it, what a guardrail did.
+    pub remarks: Vec<String>,
 }
 
 /// Translates a job's body for a target: the target's defaults, overrides, caps and system text applied.

@@ -16,4 +16,13 @@ pub struct Reading {
     pub tool_names: BTreeMap<String, String>,
     /// The text may begin with `<reasoning>…</reasoning>`, which is not part of it.
     pub inline_reasoning: bool,
+    /// The provider names tool calls by their place alone (`call_0`): each gets an id of its own.
+    pub mint_call_ids: bool,
+}
+
+impl Reading {
+    /// Whether an answer can be taken as it comes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }

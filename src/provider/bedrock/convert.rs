@@ -85,6 +85,9 @@ pub(super) fn answer(output: Output) -> Answer {
             cache_read: count(usage.cache_read_input_tokens.unwrap_or(0)),
             cache_write: count(usage.cache_write_input_tokens.unwrap_or(0)),
         }),
+        additional_fields: output.additional_model_response_fields.map(value),
+        service_tier: output.service_tier.map(|tier| tier.r#type.as_str().to_owned()),
+        guardrail: output.trace.and_then(|trace| trace.guardrail?.action_reason),
     }
 }
 
@@ -99,12 +102,12 @@ fn block(block: ContentBlock) -> AnswerBlock {
             AnswerBlock::Text(texts.collect())
         }
         ContentBlock::ReasoningContent(ReasoningContentBlock::ReasoningText(thought)) => {
-            AnswerBlock::Reasoning(thought.text)
+            AnswerBlock::Reasoning { text: thought.text, signature: thought.signature }
         }
         ContentBlock::ToolUse(tool) => {
             AnswerBlock::ToolUse { id: tool.tool_use_id, name: tool.name, input: value(tool.input) }
         }
-        _ => AnswerBlock::Unread,
+        _ => AnswerBlock::Unread("another kind than text, reasoning and tool calls"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: serialising a [`Request`] gives the JSON that goes over the wire, so tests can hold it against the
 //! service's own model. Nothing of the SDK's types in here.
 
+mod answer;
+mod events;
 mod family;
 mod messages;
 mod metadata;
@@ -13,6 +15,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+pub use answer::{Answer, AnswerBlock, BlockDelta, BlockStart, Citation, StreamEvent, TokenUsage};
+pub use events::Stream;
 
 use super::{Reading, Refusal, fidelity::Ledger, parameters::Effective};
 use crate::{catalog::Model, spec::Target};
@@ -227,50 +232,6 @@ pub struct InferenceConfig {
     /// Never empty strings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop_sequences: Vec<String>,
-}
-
-/// What Converse answered.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Answer {
-    /// The message's content, in order.
-    pub content: Vec<AnswerBlock>,
-    /// Why it ended, in the service's word.
-    pub stop_reason: String,
-    /// What it consumed.
-    pub usage: Option<TokenUsage>,
-}
-
-/// A piece of an answer.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AnswerBlock {
-    /// Text, with or without citations.
-    Text(String),
-    /// What the model thought.
-    Reasoning(String),
-    /// A call of a tool.
-    ToolUse {
-        /// The call's id.
-        id: String,
-        /// The tool.
-        name: String,
-        /// Its arguments.
-        input: Value,
-    },
-    /// Of a kind that this release does not read.
-    Unread,
-}
-
-/// What a call consumed, in Converse's terms: `input` excludes what the cache read or wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TokenUsage {
-    /// Uncached prompt tokens.
-    pub input: u64,
-    /// Generated tokens.
-    pub output: u64,
-    /// Prompt tokens read from the cache.
-    pub cache_read: u64,
-    /// Prompt tokens written to the cache.
-    pub cache_write: u64,
 }
 
 /// Translates an effective request.

@@ -15,6 +15,35 @@ pub use hints::{Hints, MAX_RETRY_AFTER, go_duration};
 
 use crate::job::Fault;
 
+/// The code of a failure by a limit of tokens a day.
+pub const DAILY_TOKENS: &str = "daily_tokens";
+/// The code of a failure by a limit of requests a day.
+pub const DAILY_REQUESTS: &str = "daily_requests";
+/// How long a target rests whose day is used up, where nobody says when the day ends.
+pub const DAILY_REST: Duration = Duration::from_hours(1);
+/// The code of a request that is larger than a whole minute's tokens: it can never pass there.
+pub const LARGER_THAN_LIMIT: &str = "larger_than_limit";
+
+/// An allowance that does not come back within minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exhausted {
+    /// The day's: it comes back by itself.
+    Day,
+    /// The money: an operator must add some.
+    Credit,
+}
+
+impl Exhausted {
+    /// What a failure's code says is used up, if anything.
+    pub fn by_code(code: &str) -> Option<Self> {
+        match code {
+            DAILY_TOKENS | DAILY_REQUESTS => Some(Self::Day),
+            code if openai::CREDIT.contains(&code) => Some(Self::Credit),
+            _ => None,
+        }
+    }
+}
+
 /// Longest message of a provider that is kept, in characters: enough for every known one, short enough for a row.
 pub const MAX_MESSAGE: usize = 2_000;
 
@@ -86,11 +115,13 @@ struct Row {
     billed: bool,
     retry_after: Option<Duration>,
     advice: &'static str,
+    /// The code that callers know this by, whatever the provider's own.
+    name: &'static str,
 }
 
 impl Row {
     const fn new(fault: Fault) -> Self {
-        Self { statuses: &[], codes: &[], says: &[], fault, billed: false, retry_after: None, advice: "" }
+        Self { statuses: &[], codes: &[], says: &[], fault, billed: false, retry_after: None, advice: "", name: "" }
     }
 
     const fn status(self, statuses: &'static [u16]) -> Self {
@@ -117,6 +148,10 @@ impl Row {
         Self { advice, ..self }
     }
 
+    const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
     fn fits(&self, status: u16, codes: &[&str], message: &str) -> bool {
         (self.statuses.is_empty() || self.statuses.contains(&status))
             && (self.codes.is_empty()
@@ -124,9 +159,34 @@ impl Row {
             && self.says.iter().all(|words| message.contains(words))
     }
 
+    /// The code of a failure that this row decides.
+    fn code_or(&self, given: Option<String>) -> Option<String> {
+        if self.name.is_empty() { given } else { Some(self.name.to_owned()) }
+    }
+
     fn advice_text(&self) -> Option<String> {
         (!self.advice.is_empty()).then(|| self.advice.to_owned())
     }
+}
+
+/// The longest output that a model writes, where a failure's message says that a longer one was asked for: the same
+/// request may pass with this bound.
+pub fn output_limit(message: &str) -> Option<u64> {
+    bedrock::output_limit(&normal(message))
+}
+
+/// The number after a word of a message in table form, such as `limit 30,000`.
+fn number_after(message: &str, word: &str) -> Option<u64> {
+    message.match_indices(word).find_map(|(place, _)| {
+        let rest = message.get(place + word.len()..)?;
+        let digits: String = rest
+            .chars()
+            .take(24)
+            .take_while(|letter| letter.is_ascii_digit() || *letter == ',')
+            .filter(char::is_ascii_digit)
+            .collect();
+        digits.parse().ok()
+    })
 }
 
 /// The message as tables look at it: lower case, with straight apostrophes and no quoting marks.

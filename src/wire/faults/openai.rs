@@ -4,30 +4,53 @@
 
 use serde_json::Value;
 
-use super::{Classified, Hints, MAX_MESSAGE, Row, excerpt, foreign_body, hints, normal};
+use super::{
+    Classified, DAILY_REQUESTS, DAILY_REST, DAILY_TOKENS, Hints, LARGER_THAN_LIMIT, MAX_MESSAGE, Row, bedrock, excerpt,
+    foreign_body, hints, normal, number_after,
+};
 use crate::job::Fault::{Misconfigured, Refused, Throttled, TooLong, Transient, Unavailable};
 
 const PAY: &str = "raise the spending limit or add credit at the provider, then clear the target's parking; retrying \
                    cannot help";
 const KEY: &str = "check the provider's `api_key` in the settings, and its organisation and project";
 
+const DAY: &str =
+    "the day's allowance of this model is used up: raise the limit at the provider, or let a fallback serve";
+
+/// Codes of an account that has no money left, or may spend no more of it.
+pub(super) const CREDIT: &[&str] = &[
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "billing_error",
+];
+
 static TABLE: &[Row] = &[
     // What no retry can help.
-    Row::new(Misconfigured)
-        .code(&[
-            "insufficient_quota",
-            "credit_balance_exhausted",
-            "organization_spend_limit_exceeded",
-            "project_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-            "billing_hard_limit_reached",
-            "billing_not_active",
-        ])
-        .advice(PAY),
+    Row::new(Misconfigured).code(CREDIT).advice(PAY),
+    Row::new(Throttled)
+        .status(&[429])
+        .says(&["tokens per day"])
+        .after(DAILY_REST.as_secs())
+        .named(DAILY_TOKENS)
+        .advice(DAY),
+    Row::new(Throttled)
+        .status(&[429])
+        .says(&["requests per day"])
+        .after(DAILY_REST.as_secs())
+        .named(DAILY_REQUESTS)
+        .advice(DAY),
     Row::new(TooLong).code(&["context_length_exceeded"]),
     Row::new(TooLong).status(&[400]).says(&["maximum context length"]),
     Row::new(TooLong).status(&[400]).says(&["context window", "exceed"]),
     Row::new(TooLong).status(&[400]).says(&["prompt is too long"]),
+    Row::new(TooLong).status(&[400]).says(&["prompt tokens", "exceed model maximum"]),
+    Row::new(TooLong).status(&[400]).says(&["input is too long"]),
+    Row::new(TooLong).status(&[413]).code(&["request_too_large"]),
     Row::new(Refused).code(&["content_filter", "content_policy_violation", "moderation_blocked", "invalid_prompt"]),
     Row::new(Misconfigured).status(&[400, 404]).code(&["model_not_found"]).advice(
         "the model does not exist, was shut down, or this project may not use it: name another model on the target",
@@ -75,11 +98,39 @@ static TABLE: &[Row] = &[
 ];
 
 /// Classifies an answer that is not a completion.
+///
+/// Bedrock's own OpenAI-form endpoint says some failures in Bedrock's form: those are told by the header.
 pub fn classify(status: u16, hints: &Hints<'_>, body: &[u8]) -> Classified {
-    let said = Said::read(status, body);
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    if hints.error_type.is_some() && parsed.as_ref().and_then(|value| value.get("error")).is_none() {
+        return bedrock::classify(status, hints, None, body);
+    }
+    let said = Said::read(status, parsed.as_ref(), body);
+    judge(status, hints, said)
+}
+
+/// Classifies an error that came within a stream: the answer had begun, so it may have been billed.
+pub fn in_stream(body: &[u8]) -> Classified {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let said = Said::read(200, parsed.as_ref(), body);
+    let names = [said.code.as_deref(), said.kind.as_deref()];
+    let exception = names.into_iter().flatten().find(|name| bedrock::is_exception(name)).map(str::to_owned);
+    let judged = match exception {
+        Some(exception) => bedrock::in_stream(&exception, &said.message, None),
+        None => judge(said.status(), &Hints::default(), said),
+    };
+    Classified { possibly_billed: true, ..judged }
+}
+
+fn judge(status: u16, hints: &Hints<'_>, said: Said) -> Classified {
     let message = normal(&said.message);
     let codes: Vec<&str> = [said.code.as_deref(), said.kind.as_deref()].into_iter().flatten().collect();
     let row = TABLE.iter().find(|row| row.fits(status, &codes, &message));
+    let code = said.code.or_else(|| said.kind.clone());
+    let code = row.map_or_else(|| code.clone(), |row| row.code_or(code.clone()));
+    let credit = row.is_some_and(|row| row.codes == CREDIT);
+    // A code that we do not know yet, of a kind that we do.
+    let code = if credit && !code.as_deref().is_some_and(|code| CREDIT.contains(&code)) { said.kind } else { code };
     let (fault, billed, advice) = match row {
         _ if status == 400 && said.param.as_deref() == Some("service_tier") => {
             let advice = "this account or model has no such service tier: set `override: { service_tier: auto }`";
@@ -94,15 +145,16 @@ pub fn classify(status: u16, hints: &Hints<'_>, body: &[u8]) -> Classified {
     let mut result = Classified {
         fault,
         message: said.message,
-        code: said.code.or(said.kind),
+        code,
         status: Some(status),
         param: said.param,
-        retry_after: None,
+        retry_after: row.and_then(|row| row.retry_after),
         advice,
         possibly_billed: billed,
     };
     if result.fault == Throttled && never_fits(&message) {
         result.fault = TooLong;
+        result.code = Some(LARGER_THAN_LIMIT.to_owned());
         result.advice = Some(
             "this one request is larger than the account's tokens per minute: raise the limit, or send it elsewhere"
                 .to_owned(),
@@ -110,7 +162,9 @@ pub fn classify(status: u16, hints: &Hints<'_>, body: &[u8]) -> Classified {
     }
     obey(&mut result, hints);
     if matches!(result.fault, Throttled | Transient | Unavailable) {
-        result.retry_after = hints.wait().or_else(|| hints::spoken(&message));
+        result.retry_after = hints.wait().or_else(|| hints::spoken(&message)).or(result.retry_after);
+    } else {
+        result.retry_after = None;
     }
     result
 }
@@ -135,19 +189,6 @@ fn never_fits(message: &str) -> bool {
     }
 }
 
-fn number_after(message: &str, word: &str) -> Option<u64> {
-    message.match_indices(word).find_map(|(place, _)| {
-        let rest = message.get(place + word.len()..)?;
-        let digits: String = rest
-            .chars()
-            .take(24)
-            .take_while(|letter| letter.is_ascii_digit() || *letter == ',')
-            .filter(char::is_ascii_digit)
-            .collect();
-        digits.parse().ok()
-    })
-}
-
 /// What an error body says.
 struct Said {
     message: String,
@@ -157,18 +198,18 @@ struct Said {
 }
 
 impl Said {
-    fn read(status: u16, body: &[u8]) -> Self {
-        let parsed: Option<Value> = serde_json::from_slice(body).ok();
-        let error = parsed.as_ref().and_then(|value| value.get("error"));
+    fn read(status: u16, parsed: Option<&Value>, body: &[u8]) -> Self {
+        let error = parsed.and_then(|value| value.get("error"));
+        // Without the word around it, the fields stand at the top.
+        let place = error.filter(|error| error.is_object()).or(parsed);
         let text = |name: &str| {
-            let value = error?.get(name)?;
+            let value = place?.get(name)?;
             // Some servers write the code as a number.
             value.as_str().map(str::to_owned).or_else(|| value.is_number().then(|| value.to_string()))
         };
         let message = text("message")
             .or_else(|| error?.as_str().map(str::to_owned))
-            .or_else(|| parsed.as_ref()?.get("message")?.as_str().map(str::to_owned))
-            .or_else(|| parsed.as_ref()?.get("detail")?.as_str().map(str::to_owned))
+            .or_else(|| parsed?.get("detail")?.as_str().map(str::to_owned))
             .filter(|message| !message.trim().is_empty());
         let message = message.unwrap_or_else(|| foreign_body(status, body));
         Self {
@@ -177,5 +218,28 @@ impl Said {
             kind: text("type").map(|kind| excerpt(&kind, 100)),
             param: text("param").map(|param| excerpt(&param, 200)),
         }
+    }
+
+    /// The status that the same error has when no answer has begun.
+    fn status(&self) -> u16 {
+        let names = [self.code.as_deref(), self.kind.as_deref()];
+        let number = names.into_iter().flatten().find_map(|name| name.parse().ok());
+        number.filter(|status| (400..600).contains(status)).unwrap_or_else(|| {
+            let says = |word: &str| names.into_iter().flatten().any(|name| name.contains(word));
+            let known = [
+                ("rate_limit", 429),
+                ("throttl", 429),
+                ("slow_down", 429),
+                ("overloaded", 503),
+                ("unavailable", 503),
+                ("timeout", 504),
+                ("authentication", 401),
+                ("permission", 403),
+                ("not_found", 404),
+                ("invalid_request", 400),
+                ("content_", 400),
+            ];
+            known.iter().find(|(word, _)| says(word)).map_or(500, |(_, status)| *status)
+        })
     }
 }

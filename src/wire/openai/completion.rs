@@ -1,77 +1,14 @@
 //! A Converse answer as an OpenAI chat completion.
 //!
 //! Invariant: the counts follow OpenAI's meaning (`prompt_tokens` includes what the cache served), and an ending that
-//! OpenAI has no word for is a fault, never a quiet `stop`.
+//! OpenAI has no word for is a fault, never a quiet `stop`. A whole answer is put together as a streamed one is.
 
-use serde::Serialize;
-
-use crate::{
-    job::Fault,
-    usage::Usage,
-    wire::{
-        Completion, Reading,
-        converse::{Answer, AnswerBlock, TokenUsage},
-        faults::Classified,
-    },
+use crate::wire::{
+    Completion, Reading,
+    converse::{Answer, Stream},
+    faults::Classified,
+    stream::Assembly,
 };
-
-#[derive(Serialize)]
-struct Chat<'a> {
-    id: String,
-    object: &'static str,
-    created: i64,
-    model: &'a str,
-    choices: [Choice; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Counts>,
-    system_fingerprint: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Choice {
-    index: u8,
-    message: Message,
-    logprobs: Option<&'static str>,
-    finish_reason: &'static str,
-}
-
-#[derive(Serialize)]
-struct Message {
-    role: &'static str,
-    content: Option<String>,
-    refusal: Option<&'static str>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    reasoning_content: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<ToolCall>,
-}
-
-#[derive(Serialize)]
-struct ToolCall {
-    id: String,
-    r#type: &'static str,
-    function: Function,
-}
-
-#[derive(Serialize)]
-struct Function {
-    name: String,
-    arguments: String,
-}
-
-#[derive(Serialize)]
-struct Counts {
-    prompt_tokens: u64,
-    completion_tokens: u64,
-    total_tokens: u64,
-    prompt_tokens_details: PromptDetails,
-}
-
-#[derive(Serialize)]
-struct PromptDetails {
-    cached_tokens: u64,
-    cache_write_tokens: u64,
-}
 
 /// Writes `answer` as an OpenAI completion of `model`, with an id made from `id`, made `created` seconds after 1970.
 ///
@@ -84,84 +21,18 @@ pub fn from_converse(
     id: &str,
     created: i64,
 ) -> Result<Completion, Classified> {
-    let mut finish_reason = finish_reason(&answer.stop_reason)?;
-    let usage = answer.usage.map(usage);
-    let (mut content, mut reasoning, mut tool_calls, mut unread_blocks) = (None, String::new(), Vec::new(), 0);
-    for block in answer.content {
-        match block {
-            AnswerBlock::Text(text) => match &mut content {
-                None => content = Some(text),
-                Some(before) => before.push_str(&text),
-            },
-            AnswerBlock::Reasoning(text) => reasoning.push_str(&text),
-            AnswerBlock::ToolUse { id, name, input } => tool_calls.push(ToolCall {
-                id,
-                r#type: "function",
-                function: Function { name, arguments: input.to_string() },
-            }),
-            AnswerBlock::Unread => unread_blocks += 1,
-        }
+    let mut assembly = of_converse(model, id, created);
+    let mut events = Vec::new();
+    Stream::new(reading, id).whole(answer, &mut events)?;
+    for event in events {
+        assembly.push(event)?;
     }
-    if let Some(text) = &mut content
-        && let Some(place) = reading.local_stop.iter().filter_map(|stop| text.find(stop.as_str())).min()
-    {
-        text.truncate(place);
-        finish_reason = "stop";
-    }
-    if tool_calls.is_empty() {
-        content.get_or_insert_default();
-    }
-    let chat = Chat {
-        id: format!("chatcmpl-{id}"),
-        object: "chat.completion",
-        created,
-        model,
-        choices: [Choice {
-            index: 0,
-            message: Message { role: "assistant", content, refusal: None, reasoning_content: reasoning, tool_calls },
-            logprobs: None,
-            finish_reason,
-        }],
-        usage: usage.map(|usage| Counts {
-            prompt_tokens: usage.prompt(),
-            completion_tokens: usage.output,
-            total_tokens: usage.total(),
-            prompt_tokens_details: PromptDetails {
-                cached_tokens: usage.cache_read,
-                cache_write_tokens: usage.cache_write,
-            },
-        }),
-        system_fingerprint: None,
-    };
-    let json = serde_json::to_string(&chat).map_err(|error| {
-        Classified::billed(Fault::Transient, format!("the answer cannot be written as JSON: {error}"))
-    })?;
-    Ok(Completion { json, usage, unread_blocks })
+    assembly.finish()
 }
 
-fn usage(counts: TokenUsage) -> Usage {
-    Usage {
-        input: counts.input,
-        output: counts.output,
-        cache_read: counts.cache_read,
-        cache_write: counts.cache_write,
-        reasoning: 0,
-    }
-}
-
-fn finish_reason(stop_reason: &str) -> Result<&'static str, Classified> {
-    Ok(match stop_reason {
-        "end_turn" | "stop_sequence" => "stop",
-        "max_tokens" | "model_context_window_exceeded" => "length",
-        "tool_use" => "tool_calls",
-        "guardrail_intervened" | "content_filtered" | "refusal" => "content_filter",
-        "malformed_model_output" | "malformed_tool_use" => {
-            let message = format!("Bedrock says that the model's output is malformed ({stop_reason})");
-            return Err(Classified::billed(Fault::Transient, message).with_code(stop_reason));
-        }
-        // A reason newer than this release: the answer came whole, so it is an end like another.
-        _ => "stop",
-    })
+/// Puts together what [`Stream`] reads; `id` and `created` as for [`from_converse`].
+pub fn of_converse(model: &str, id: &str, created: i64) -> Assembly {
+    Assembly::new(&format!("chatcmpl-{id}"), model, created)
 }
 
 #[cfg(test)]
@@ -169,12 +40,18 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::{
+        job::Fault,
+        usage::Usage,
+        wire::converse::{AnswerBlock, TokenUsage},
+    };
 
     fn answer(stop_reason: &str, texts: &[&str]) -> Answer {
         Answer {
             content: texts.iter().map(|text| AnswerBlock::Text((*text).to_owned())).collect(),
             stop_reason: stop_reason.to_owned(),
             usage: Some(TokenUsage { input: 10, output: 5, cache_read: 100, cache_write: 20 }),
+            ..Answer::default()
         }
     }
 
@@ -235,9 +112,9 @@ mod tests {
     fn other_blocks_keep_their_meaning() {
         let mut reply = answer("tool_use", &[]);
         reply.content = vec![
-            AnswerBlock::Reasoning("hm".to_owned()),
+            AnswerBlock::Reasoning { text: "hm".to_owned(), signature: None },
             AnswerBlock::ToolUse { id: "t1".to_owned(), name: "look".to_owned(), input: json!({ "at": 1 }) },
-            AnswerBlock::Unread,
+            AnswerBlock::Unread("image"),
         ];
         let (json, completion) = complete(&Reading::default(), reply);
         let message = &json["choices"][0]["message"];
