@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use landbridge::{
@@ -157,7 +158,9 @@ fn examples_are_jobs_that_every_pipeline_can_place() {
 #[tokio::test]
 async fn simulated_models_answer_every_example_to_the_point() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let options = SimulateOptions { catalog: Catalog::builtin(), ..SimulateOptions::default() };
+    // Whatever day it is, the examples' own model answers: it is not its lifecycle that is looked at here.
+    let (catalog, _) = Catalog::builtin().overlaid("catalog.yaml", b"openai: { gpt-4o-mini: { lifecycle: active } }");
+    let options = SimulateOptions { catalog: Arc::new(catalog.unwrap()), ..SimulateOptions::default() };
     let simulation = Simulation::start(options).await.unwrap();
     let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
     let url = format!("{}/chat/completions", simulation.openai_base_url());

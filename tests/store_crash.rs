@@ -95,6 +95,7 @@ async fn call(store: &SqliteStore, job: &Claimed, rng: &mut StdRng) {
         decision: "{}".to_owned(),
         assignment: None,
         fidelity: Vec::new(),
+        most_cost: None,
     };
     assert_eq!(store.begin(vec![intent]).await.unwrap(), [true]);
     let next = match rng.random_range(0..10) {

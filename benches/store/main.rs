@@ -156,6 +156,7 @@ async fn call(store: &SqliteStore, job: Claimed) {
             .to_owned(),
         assignment: None,
         fidelity: Vec::new(),
+        most_cost: None,
     };
     assert_eq!(store.begin(vec![intent]).await.expect("begun"), [true]);
     let ended = AttemptEnd {

@@ -5,6 +5,7 @@
 //! or knows the time.
 
 mod api;
+mod fit;
 pub mod id;
 mod model;
 mod prices;
@@ -21,10 +22,11 @@ use std::{
 use rust_decimal::Decimal;
 
 pub use api::Api;
+pub use fit::{Fit, Limit};
 pub use model::{
     Capabilities, CountTokens, Input, Lifecycle, Model, Reasoning, Sampling, Schema, Tokenizer, ToolChoice,
 };
-pub use prices::{LongPrices, Prices};
+pub use prices::{LongPrices, Prices, Tier, TierPrices};
 
 use crate::{diagnostic::Diagnostic, money::Usd, usage::Usage};
 
@@ -113,8 +115,21 @@ impl Catalog {
 
     /// What a call to `model` cost, where its price is known: every term of the price list that applies, times the
     /// operator's `multiplier`.
-    pub fn cost(&self, api: Api, model: &str, usage: &Usage, multiplier: Decimal) -> Option<Usd> {
-        let list = self.prices(api, model)?.cost(usage);
+    pub fn cost(&self, api: Api, model: &str, usage: &Usage, tier: Tier, multiplier: Decimal) -> Option<Usd> {
+        let list = self.prices(api, model)?.cost(usage, tier)?;
+        Some(Usd(list.0.saturating_mul(multiplier).normalize()))
+    }
+
+    /// The most that a call to `model` may cost, by an upper estimate of its prompt and the bound of its answer.
+    pub fn cost_at_most(
+        &self,
+        api: Api,
+        model: &str,
+        (prompt, output): (u64, u64),
+        tier: Tier,
+        multiplier: Decimal,
+    ) -> Option<Usd> {
+        let list = self.prices(api, model)?.at_most(prompt, output, tier)?;
         Some(Usd(list.0.saturating_mul(multiplier).normalize()))
     }
 

@@ -19,6 +19,8 @@ pub enum Lifecycle {
 pub enum Tokenizer {
     /// OpenAI's since gpt-4o.
     O200k,
+    /// Taken to be OpenAI's since gpt-4o: the maker has not said.
+    O200kAssumed,
     /// OpenAI's before.
     Cl100k,
     /// Claude's up to 4.6.
@@ -178,6 +180,8 @@ pub struct Model {
     pub api: Api,
     /// Prompt and output together, in tokens.
     pub context_window: Option<u64>,
+    /// Longest prompt, in tokens, where it is shorter than the window.
+    pub max_input_tokens: Option<u64>,
     /// Longest output, in tokens.
     pub max_output_tokens: Option<u64>,
     /// What a Bedrock call asks for when nobody says how many tokens.
@@ -220,6 +224,7 @@ impl Model {
             id: id.to_owned(),
             api,
             context_window: None,
+            max_input_tokens: None,
             max_output_tokens: None,
             default_max_tokens: Self::DEFAULT_MAX_TOKENS,
             prices: None,

@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 use super::{
     Api, Catalog,
     model::{CountTokens, Input, Lifecycle, Model, Reasoning, Sampling, Schema, Tokenizer, ToolChoice},
-    prices::{LongPrices, Prices},
+    prices::{LongPrices, Prices, TierPrices},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -20,6 +20,7 @@ const MODEL: Keys = Keys::new(
     "a model",
     &[
         "context_window",
+        "max_input_tokens",
         "max_output_tokens",
         "default_max_tokens",
         "prices",
@@ -49,8 +50,22 @@ const MODEL: Keys = Keys::new(
         "substitutes",
     ],
 );
-const PRICES: Keys =
-    Keys::new("prices", &["input", "output", "cache_read", "cache_write", "batch_input", "batch_output", "long"]);
+const PRICES: Keys = Keys::new(
+    "prices",
+    &[
+        "input",
+        "output",
+        "cache_read",
+        "cache_write",
+        "cache_write_1h",
+        "batch_input",
+        "batch_output",
+        "flex",
+        "priority",
+        "long",
+    ],
+);
+const TIER: Keys = Keys::new("prices of a service tier", &["input", "output", "cache_read"]);
 const LONG: Keys = Keys::new("prices of long prompts", &["above", "input", "output", "cache_read"]);
 const LIFECYCLE: Keys = Keys::new("a lifecycle", &["ends", "ended"]);
 
@@ -104,6 +119,7 @@ fn read_model(node: &Node, model: &mut Model, findings: &mut Findings) {
         u64::try_from(value).ok()
     };
     model.context_window = tokens("context_window", 1).or(model.context_window);
+    model.max_input_tokens = tokens("max_input_tokens", 1).or(model.max_input_tokens);
     model.max_output_tokens = tokens("max_output_tokens", 1).or(model.max_output_tokens);
     model.default_max_tokens = tokens("default_max_tokens", 1).unwrap_or(model.default_max_tokens);
     let capabilities = &mut model.capabilities;
@@ -114,7 +130,7 @@ fn read_model(node: &Node, model: &mut Model, findings: &mut Findings) {
     }
     for (key, prices) in [("prices", &mut model.prices), ("global_prices", &mut model.global_prices)] {
         if let Some(node) = section.get(key) {
-            *prices = read_prices(node, key, *prices, findings);
+            *prices = read_prices(node, key, prices.as_ref(), findings);
         }
     }
     for (key, names) in [
@@ -162,6 +178,7 @@ fn read_capabilities(section: &Section<'_>, model: &mut Model, findings: &mut Fi
         &mut model.tokenizer,
         &[
             ("o200k", Tokenizer::O200k),
+            ("o200k_assumed", Tokenizer::O200kAssumed),
             ("cl100k", Tokenizer::Cl100k),
             ("claude_4", Tokenizer::Claude4),
             ("claude_5", Tokenizer::Claude5),
@@ -241,20 +258,26 @@ fn choose<T: Copy>(section: &Section<'_>, key: &str, field: &mut T, choices: &[(
 }
 
 /// Prices over those known; a model without any needs both `input` and `output`.
-fn read_prices(node: &Node, what: &str, base: Option<Prices>, findings: &mut Findings) -> Option<Prices> {
+fn read_prices(node: &Node, what: &str, base: Option<&Prices>, findings: &mut Findings) -> Option<Prices> {
     let section = node.section(&PRICES, findings)?;
     if base.is_none() {
         section.require("input", findings)?;
         section.require("output", findings)?;
     }
-    let mut prices = base.unwrap_or_default();
+    let mut prices = base.copied().unwrap_or_default();
     let mut price = |key: &str| read_price(&section, key, findings);
     prices.input = price("input").unwrap_or(prices.input);
     prices.output = price("output").unwrap_or(prices.output);
     prices.cache_read = price("cache_read").or(prices.cache_read);
     prices.cache_write = price("cache_write").or(prices.cache_write);
+    prices.cache_write_1h = price("cache_write_1h").or(prices.cache_write_1h);
     prices.batch_input = price("batch_input").or(prices.batch_input);
     prices.batch_output = price("batch_output").or(prices.batch_output);
+    for (key, tier) in [("flex", &mut prices.flex), ("priority", &mut prices.priority)] {
+        if let Some(node) = section.get(key) {
+            *tier = read_tier(node, *tier, findings);
+        }
+    }
     if let Some(node) = section.get("long") {
         prices.long = read_long(node, prices.long, findings);
     }
@@ -265,6 +288,20 @@ fn read_prices(node: &Node, what: &str, base: Option<Prices>, findings: &mut Fin
         findings.warning("odd-price", node.position, message, "say what `long` costs, too");
     }
     Some(prices)
+}
+
+fn read_tier(node: &Node, base: Option<TierPrices>, findings: &mut Findings) -> Option<TierPrices> {
+    let section = node.section(&TIER, findings)?;
+    if base.is_none() {
+        section.require("input", findings)?;
+        section.require("output", findings)?;
+    }
+    let base = base.unwrap_or(TierPrices { input: Decimal::ZERO, output: Decimal::ZERO, cache_read: None });
+    Some(TierPrices {
+        input: read_price(&section, "input", findings).unwrap_or(base.input),
+        output: read_price(&section, "output", findings).unwrap_or(base.output),
+        cache_read: read_price(&section, "cache_read", findings).or(base.cache_read),
+    })
 }
 
 fn read_long(node: &Node, base: Option<LongPrices>, findings: &mut Findings) -> Option<LongPrices> {

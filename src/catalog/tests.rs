@@ -22,6 +22,10 @@ fn the_built_in_file_is_whole() {
             model.context_window.is_none_or(|window| model.max_output_tokens.is_none_or(|most| most <= window)),
             "{id}"
         );
+        assert!(
+            model.max_input_tokens.is_none_or(|most| model.context_window.is_some_and(|window| most < window)),
+            "{id}"
+        );
         assert!(!model.needs_profile || !model.profiles.is_empty(), "{id}");
         assert_eq!(model.capabilities.sampling == Sampling::Refused, model.refuses("temperature"), "{id}");
         // Whoever is told to use something else finds it, alive.
@@ -94,11 +98,65 @@ fn every_term_of_a_price_counts() {
         (Api::Bedrock, "amazon.nova-micro-v1:0", usage(3, 1, 1, 0), "1", "0.00000025375"),
         (Api::OpenAi, "gpt-4o", usage(0, 0, 0, 0), "1", "0"),
     ] {
-        let cost = catalog.cost(api, model, &usage, multiplier.parse().unwrap()).unwrap();
+        let cost = catalog.cost(api, model, &usage, Tier::Standard, multiplier.parse().unwrap()).unwrap();
         assert_eq!(cost.to_string(), dollars, "{model} {usage:?}");
     }
-    assert_eq!(catalog.cost(Api::OpenAi, "unheard-of", &usage(1, 1, 0, 0), Decimal::ONE), None);
-    assert!(catalog.cost(Api::OpenAi, "gpt-4o", &usage(u64::MAX, u64::MAX, 0, 0), Decimal::MAX).is_some());
+    let standard = Tier::Standard;
+    assert_eq!(catalog.cost(Api::OpenAi, "unheard-of", &usage(1, 1, 0, 0), standard, Decimal::ONE), None);
+    assert!(catalog.cost(Api::OpenAi, "gpt-4o", &usage(u64::MAX, u64::MAX, 0, 0), standard, Decimal::MAX).is_some());
+    // Reasoning is part of the output, and billed once.
+    let thought = Usage { input: 0, output: 1_000, reasoning: 900, ..Usage::default() };
+    let cost = catalog.cost(Api::OpenAi, "gpt-6-sol", &thought, standard, Decimal::ONE).unwrap();
+    assert_eq!(cost.to_string(), "0.01");
+}
+
+#[test]
+fn a_tier_costs_what_is_known_of_it_or_nothing_is_said() {
+    let catalog = Catalog::builtin();
+    let haiku = "us.anthropic.claude-haiku-4-5-20251001-v1:0";
+    for (api, model, usage, tier, dollars) in [
+        (Api::OpenAi, "gpt-5.4-mini", usage(1_000_000, 0, 0, 0), "default", Some("0.75")),
+        (Api::OpenAi, "gpt-5.4-mini", usage(1_000_000, 100, 0, 0), "flex", Some("0.375225")),
+        (Api::OpenAi, "gpt-5.4-mini", usage(1_000_000, 0, 0, 0), "priority", Some("1.5")),
+        // Nobody says what cached tokens or long prompts cost there.
+        (Api::OpenAi, "gpt-5.4-mini", usage(1_000, 0, 1, 0), "flex", None),
+        (Api::OpenAi, "gpt-6-sol", usage(1_000, 0, 0, 1), "flex", None),
+        (Api::OpenAi, "gpt-6-sol", usage(272_001, 0, 0, 0), "priority", None),
+        (Api::OpenAi, "gpt-5.4-mini", usage(1, 1, 0, 0), "scale", None),
+        (Api::OpenAi, "gpt-4o", usage(1, 1, 0, 0), "flex", None),
+        (Api::Bedrock, "deepseek.v3.2", usage(1_000_000, 0, 0, 0), "flex", Some("0.31")),
+        (Api::Bedrock, "global.amazon.nova-2-lite-v1:0", usage(1_000_000, 0, 0, 0), "priority", Some("0.525")),
+        (Api::Bedrock, "global.amazon.nova-2-lite-v1:0", usage(1, 0, 0, 0), "flex", None),
+        (Api::Bedrock, haiku, usage(1, 0, 0, 0), "reserved", None),
+        (Api::Bedrock, haiku, usage(1_000_000, 0, 0, 0), "auto", Some("1.1")),
+    ] {
+        let cost = catalog.cost(api, model, &usage, Tier::named(tier), Decimal::ONE);
+        assert_eq!(cost.map(|cost| cost.to_string()).as_deref(), dollars, "{model} {tier} {usage:?}");
+    }
+    let known =
+        catalog.overlaid("c", b"openai: { gpt-5.4-mini: { prices: { flex: { cache_read: 0.04 } } } }").0.unwrap();
+    let cached = known.cost(Api::OpenAi, "gpt-5.4-mini", &usage(0, 0, 1_000_000, 0), Tier::Flex, Decimal::ONE);
+    assert_eq!(cached.unwrap().to_string(), "0.04");
+}
+
+#[test]
+fn what_a_call_may_cost_is_no_less_than_what_it_does() {
+    let catalog = Catalog::builtin();
+    let (prompt, output) = (300_000, 4_000);
+    for model in catalog.models() {
+        for tier in [Tier::Standard, Tier::Flex, Tier::Priority] {
+            let most = catalog.cost_at_most(model.api, &model.id, (prompt, output), tier, Decimal::TWO);
+            for used in [usage(prompt, output, 0, 0), usage(0, output, prompt, 0), usage(0, 9, 1, prompt - 1)] {
+                let cost = catalog.cost(model.api, &model.id, &used, tier, Decimal::TWO);
+                assert!(
+                    cost.is_none_or(|cost| most.is_some_and(|most| cost <= most)),
+                    "{} {tier:?} {used:?}",
+                    model.id
+                );
+            }
+        }
+    }
+    assert_eq!(catalog.cost_at_most(Api::OpenAi, "unheard-of", (1, 1), Tier::Standard, Decimal::ONE), None);
 }
 
 #[test]

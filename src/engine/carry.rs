@@ -3,6 +3,8 @@
 //! Invariant: every way out of here settles the job (or finds the fence void). What the ledger says of earlier attempts
 //! is the only memory; a job carried on by another daemon goes on where this one left it.
 
+mod ends;
+
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
@@ -10,22 +12,27 @@ use serde_json::Value;
 use super::{
     Engine,
     health::{Gate, TargetKey, charge},
-    inflight::{Stop, StopReason},
+    inflight::Stop,
     settle::{failure, open_attempt, settle},
+    size::Sizes,
+    unfit::{Unfit, no_target_left},
     world::Lane,
 };
 use crate::{
+    catalog::{Fit, tokens::Bounds},
     clock::Timestamp,
     ids::AttemptId,
     job::{
-        Fault, Outcome,
+        Fault,
         retry::{self, Past, Policy, Step},
     },
     money::Usd,
-    provider::{Call, CallError, Reply},
-    routing::{Decision, Question, Route, decide},
-    spec::{Target, TargetIx, condition::Facts},
-    store::{AttemptEnd, Claimed, Intent, JobError, Next, Settled, Settlement},
+    names::PipelineName,
+    provider::Call,
+    routing::{Decision, Question, Route, decide, prompt::decide_cheaply},
+    snapshot::Snapshot,
+    spec::{Pipeline, Target, TargetIx, condition::Facts},
+    store::{AttemptEnd, Claimed, Intent, Next, Settlement},
     wire::{self, Prepared, Refusal},
 };
 
@@ -45,9 +52,26 @@ struct Carried<'a> {
     body: Arc<Value>,
     past: Vec<Past>,
     stop: &'a Arc<Stop>,
+    sizes: Sizes,
     /// Targets that cannot carry this request, with the reason; only ever grows.
-    unfit: Vec<(TargetIx, Refusal)>,
+    unfit: Vec<(TargetIx, Unfit)>,
     version: u64,
+}
+
+/// A call that goes out.
+struct Going {
+    attempt: AttemptId,
+    target: Arc<Target>,
+    started_at: Timestamp,
+    prompt: Bounds,
+    most_cost: Option<Usd>,
+}
+
+impl Going {
+    fn observe(&self, engine: &Engine, pipeline: &PipelineName, ended: &AttemptEnd) {
+        let took = ended.ended_at.since(self.started_at);
+        engine.observe_attempt(pipeline, &self.target, ended, self.most_cost, took);
+    }
 }
 
 /// What comes after a turn.
@@ -72,7 +96,8 @@ pub(super) async fn carry(engine: &Arc<Engine>, job: Claimed, stop: &Arc<Stop>) 
     };
     let past = Past::from_attempts(&job.attempts);
     let id = job.id.to_string();
-    let mut carried = Carried { engine, job, id, body, past, stop, unfit: Vec::new(), version: 0 };
+    let mut carried =
+        Carried { engine, job, id, body, past, stop, sizes: Sizes::default(), unfit: Vec::new(), version: 0 };
     for _ in 0..MAX_TURNS {
         match carried.turn().await {
             Turn::Again => {}
@@ -102,7 +127,7 @@ impl Carried<'_> {
             // The whole pipeline is held: its jobs stay in the queue, and the hold is derived.
             return self.settle(None, Next::Queue).await;
         };
-        let decision = self.decide(lane, now);
+        let decision = self.decide(lane, now).await;
         self.engine.observe_decision(lane, &decision);
         let chain: Vec<TargetIx> = match &decision.route {
             Route::Hold(reason) => return self.settle(None, Next::Hold(*reason)).await,
@@ -111,14 +136,7 @@ impl Carried<'_> {
             }
         };
         if chain.is_empty() {
-            let refusal = self.unfit.first().map_or_else(
-                || Refusal {
-                    param: None,
-                    message: format!("pipeline {} has no target left for this job", self.job.pipeline),
-                },
-                |(_, refusal)| refusal.clone(),
-            );
-            let failure = failure("refused", refusal.message, "invalid_request_error", None, refusal.param);
+            let failure = no_target_left(&self.job.pipeline, &self.unfit);
             return self.settle(None, Next::Fail(failure)).await;
         }
         let candidates = self.engine.candidates(&world, lane, &chain, now);
@@ -129,9 +147,20 @@ impl Carried<'_> {
         }
     }
 
-    fn decide(&self, lane: &Lane, now: Timestamp) -> Decision {
+    async fn decide(&mut self, lane: &Lane, now: Timestamp) -> Decision {
+        let tokens = match self.sizes.for_rules() {
+            Some(tokens) => tokens,
+            None => match self.ask(lane, now, 0, decide_cheaply) {
+                Some(decision) => return decision,
+                None => self.sizes.count_for_rules(&self.body).await,
+            },
+        };
+        self.ask(lane, now, tokens, decide)
+    }
+
+    /// Puts the job's case to a way of deciding.
+    fn ask<T>(&self, lane: &Lane, now: Timestamp, prompt_tokens: u64, way: fn(&Question<'_>) -> T) -> T {
         let spec = &lane.loaded.pipeline;
-        let prompt_tokens = || crate::catalog::tokens::estimate_prompt_tokens(&self.body);
         let facts = Facts {
             id: &self.id,
             pipeline: spec.name.as_str(),
@@ -139,17 +168,17 @@ impl Carried<'_> {
             labels: &spec.labels,
             priority: i64::from(self.job.priority),
             body: &self.body,
-            prompt_tokens: &prompt_tokens,
+            prompt_tokens: &|| prompt_tokens,
             age_seconds: i64::try_from(now.since(self.job.created_at).as_secs()).unwrap_or(i64::MAX),
         };
-        decide(&Question { pipeline: spec, flags: &lane.flags, facts })
+        way(&Question { pipeline: spec, flags: &lane.flags, facts })
     }
 
     /// Calls one target, once.
     async fn call(
         &mut self,
         lane: &Arc<Lane>,
-        snapshot: &crate::snapshot::Snapshot,
+        snapshot: &Snapshot,
         decision: &Decision,
         chain: &[TargetIx],
         place: usize,
@@ -165,7 +194,7 @@ impl Carried<'_> {
                     target.provider, target.name
                 ),
             };
-            self.unfit.push((ix, refusal));
+            self.unfit.push((ix, Unfit::Refused(refusal)));
             return Turn::Again;
         };
         let model = snapshot.catalog.find(target.api, &target.model);
@@ -173,23 +202,33 @@ impl Carried<'_> {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 tracing::info!(job = self.id, target = %target.name, %refusal, "this target cannot carry the request");
-                self.unfit.push((ix, refusal));
+                self.unfit.push((ix, Unfit::Refused(refusal)));
                 return Turn::Again;
             }
         };
         let key = TargetKey::of(&target);
-        let demand = self.engine.demand(&target, &prepared, &self.body);
+        let size = self.sizes.of(&self.body, &target, model, prepared.max_output_tokens).await;
+        if let Fit::TooLong(limit) = size.fit {
+            let unfit = Unfit::too_long(&target, limit, size.prompt);
+            tracing::info!(job = self.id, target = %target.name, %unfit, "this request does not fit the target");
+            self.unfit.push((ix, unfit));
+            return Turn::Again;
+        }
+        let most_cost = self.engine.most_cost(snapshot, &target, (&size, &prepared, &self.body), model);
+        let demand = self.engine.demand(&target, &prepared, size.prompt.most);
         match self.pass_gate(&key, demand).await {
             Gate::Open => {}
             Gate::Wait(until) | Gate::Later(until) => return self.settle(None, Next::Wait(until)).await,
             Gate::Changed => return Turn::Again,
         }
         let now = self.engine.clock.now();
-        let attempt = AttemptId::generate();
-        if !self.begin(lane, decision, &target, &prepared, attempt, snapshot.generation, now).await {
+        let going = Going { attempt: AttemptId::generate(), target, started_at: now, prompt: size.prompt, most_cost };
+        let target = &going.target;
+        if !self.begin(lane, decision, &going, &prepared, snapshot.generation).await {
             self.engine.health.unsent(&key, demand);
             return Turn::Done;
         }
+        self.tell_passed_over(spec, target);
         let left = self.engine.expires_at(&self.job.pipeline, self.job.expiry_key).since(now);
         let call = Call {
             job: self.job.id,
@@ -204,20 +243,29 @@ impl Carried<'_> {
             answer = provider.chat(call) => answer,
             reason = stop.stopped() => {
                 self.engine.health.settled(&key, demand, None);
-                return self.stopped(Some((attempt, reason, target))).await;
+                return self.stopped(Some((going, reason))).await;
             }
         };
         let ended_at = self.engine.clock.now();
-        let took = ended_at.since(now);
         match answer {
             Ok(reply) => {
-                let charged = reply.usage.and_then(|usage| charge(&target, model, &usage));
+                let charged = reply.usage.and_then(|usage| charge(target, model, &usage));
                 self.engine.health.succeeded(&key, demand, charged, ended_at);
-                self.succeed(lane, snapshot, &target, attempt, reply, ended_at, took).await
+                self.succeed(lane, snapshot, model, &going, reply, ended_at).await
             }
             Err(error) => {
                 self.engine.health.failed(&key, demand, &error, ended_at);
-                self.fail(lane, chain, place, attempt, &target, error, ended_at, took).await
+                self.fail(lane, (chain, place), &going, error, ended_at).await
+            }
+        }
+    }
+
+    /// Counts the targets that the request was too long for, once each.
+    fn tell_passed_over(&mut self, spec: &Pipeline, to: &Target) {
+        for (ix, unfit) in &mut self.unfit {
+            if let Unfit::TooLong { told: told @ false, .. } = unfit {
+                *told = true;
+                self.engine.observe_fallback(spec, spec.target(*ix), to, Fault::TooLong);
             }
         }
     }
@@ -251,26 +299,25 @@ impl Carried<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one row")]
     async fn begin(
         &mut self,
         lane: &Lane,
         decision: &Decision,
-        target: &Arc<Target>,
+        going: &Going,
         prepared: &Prepared,
-        attempt: AttemptId,
         generation: u64,
-        now: Timestamp,
     ) -> bool {
+        let (target, now) = (&going.target, going.started_at);
         let spec = &lane.loaded.pipeline;
         let n = u32::try_from(self.job.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
         let assignment = match &self.job.assignment {
             Some(_) => None,
             None => decision.assignment(spec, &lane.flags),
         };
-        let record = decision.record(spec, generation);
+        let mut record = decision.record(spec, generation);
+        record.reasons.extend(self.unfit.iter().map(|(_, unfit)| format!("passed over: {unfit}")));
         let intent = Intent {
-            attempt,
+            attempt: going.attempt,
             job: self.job.id,
             fence: self.job.fence,
             n,
@@ -283,11 +330,12 @@ impl Carried<'_> {
             decision: serde_json::to_string(&record).unwrap_or_default(),
             assignment: assignment.clone(),
             fidelity: prepared.fidelity.clone(),
+            most_cost: going.most_cost,
         };
         match self.engine.store.begin(vec![intent]).await.map(|mut held| held.pop().unwrap_or(false)) {
             Ok(true) => {
                 self.job.assignment = self.job.assignment.take().or(assignment);
-                self.job.attempts.push(open_attempt(attempt, n, target, now));
+                self.job.attempts.push(open_attempt(going.attempt, n, target, now));
                 true
             }
             Ok(false) => {
@@ -299,177 +347,6 @@ impl Carried<'_> {
                 self.settle(None, Next::Queue).await;
                 false
             }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one end")]
-    async fn succeed(
-        &mut self,
-        lane: &Lane,
-        snapshot: &crate::snapshot::Snapshot,
-        target: &Arc<Target>,
-        attempt: AttemptId,
-        reply: Reply,
-        ended_at: Timestamp,
-        took: Duration,
-    ) -> Turn {
-        let cost = reply.usage.and_then(|usage| self.engine.cost(snapshot, target, &usage));
-        let ended = AttemptEnd {
-            attempt,
-            ended_at,
-            outcome: Outcome::Succeeded,
-            fault: None,
-            message: None,
-            usage: reply.usage,
-            cost,
-            possibly_billed: false,
-            provider_request_id: reply.provider_request_id,
-        };
-        self.engine.observe_attempt(&lane.loaded.pipeline.name, target, &ended, took);
-        self.engine.observe_answer(target, snapshot, &self.body, reply.usage.as_ref());
-        self.spend(cost, ended_at);
-        self.settle(Some(ended), Next::Succeed(reply.completion)).await
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one end")]
-    async fn fail(
-        &mut self,
-        lane: &Arc<Lane>,
-        chain: &[TargetIx],
-        place: usize,
-        attempt: AttemptId,
-        target: &Arc<Target>,
-        error: CallError,
-        ended_at: Timestamp,
-        took: Duration,
-    ) -> Turn {
-        let spec = &lane.loaded.pipeline;
-        if error.fault == Fault::Misconfigured {
-            tracing::error!(
-                pipeline = %spec.name, target = %target.name, provider = %target.provider, model = target.model,
-                code = error.code, advice = error.advice, "target parked until something changes: {}", error.message
-            );
-        }
-        let ended = AttemptEnd {
-            attempt,
-            ended_at,
-            outcome: Outcome::Failed,
-            fault: Some(error.fault),
-            message: Some(match &error.advice {
-                Some(advice) => format!("{} ({advice})", error.message),
-                None => error.message.clone(),
-            }),
-            usage: None,
-            cost: None,
-            possibly_billed: error.possibly_billed,
-            provider_request_id: None,
-        };
-        self.engine.observe_attempt(&spec.name, target, &ended, took);
-        self.past.push(Past {
-            target: target.name.clone(),
-            fault: error.fault,
-            theirs: true,
-            possibly_billed: error.possibly_billed,
-        });
-        let world = self.engine.world();
-        let candidates = self.engine.candidates(&world, lane, chain, ended_at);
-        let policy = Policy { retry: spec.retry, spill_after: SPILL_AFTER };
-        let step = retry::after_fault(&candidates, &self.past, &policy, ended_at, error.retry_after, rand::random());
-        if let Step::Call(next) = step {
-            if let (true, Some(ix)) = (next != place, chain.get(next)) {
-                self.engine.observe_fallback(spec, target, spec.target(*ix), error.fault);
-            }
-            return self.settle(Some(ended), Next::Keep).await;
-        }
-        self.give_way(step, Some(ended), Some(error)).await
-    }
-
-    /// Settles a job that cannot be called on now.
-    async fn give_way(&mut self, step: Step, ended: Option<AttemptEnd>, error: Option<CallError>) -> Turn {
-        let next = match step {
-            Step::Call(_) => Next::Keep,
-            Step::Wait { until } => Next::Wait(until),
-            Step::Hold(reason) => Next::Hold(reason),
-            Step::Fail { reason_code } => Next::Fail(self.last_words(reason_code, error)),
-        };
-        self.settle(ended, next).await
-    }
-
-    /// What a failed job says: the last fault's message, or how its attempts ran out.
-    fn last_words(&self, reason_code: &str, error: Option<CallError>) -> JobError {
-        let tried = self.past.len();
-        match error {
-            Some(error) if reason_code == "attempts_exhausted" => failure(
-                reason_code,
-                format!("gave up after {tried} attempts; the last failed: {}", error.message),
-                "server_error",
-                error.code,
-                error.param,
-            ),
-            Some(error) => failure(reason_code, error.message, "invalid_request_error", error.code, error.param),
-            None => {
-                let last = self.job.attempts.iter().rev().find_map(|attempt| attempt.message.clone());
-                let message = match last {
-                    Some(last) => format!("gave up after {tried} attempts; the last failed: {last}"),
-                    None => format!("gave up after {tried} attempts"),
-                };
-                failure(reason_code, message, "server_error", None, None)
-            }
-        }
-    }
-
-    /// Ends a call that was stopped, or a turn that never called.
-    async fn stopped(&mut self, call: Option<(AttemptId, StopReason, Arc<Target>)>) -> Turn {
-        let Some((attempt, reason, target)) = call else {
-            return self.settle(None, Next::Queue).await;
-        };
-        let ended_at = self.engine.clock.now();
-        let words = match reason {
-            StopReason::Cancelled => "cancelled while the call was in flight",
-            StopReason::Interrupted => "interrupted while the call was in flight",
-        };
-        let ended = AttemptEnd {
-            attempt,
-            ended_at,
-            outcome: Outcome::Interrupted,
-            fault: Some(Fault::Interrupted),
-            message: Some(words.to_owned()),
-            usage: None,
-            cost: None,
-            possibly_billed: true,
-            provider_request_id: None,
-        };
-        self.engine.observe_attempt(&self.job.pipeline, &target, &ended, Duration::ZERO);
-        // For a cancelled job the fence is void already; this closes the attempt all the same.
-        self.settle(Some(ended), Next::Queue).await
-    }
-
-    async fn settle(&mut self, ended: Option<AttemptEnd>, next: Next) -> Turn {
-        if let (Some(end), Some(last)) = (&ended, self.job.attempts.last_mut()) {
-            last.outcome = end.outcome;
-            last.message.clone_from(&end.message);
-        }
-        let keep = next == Next::Keep;
-        let observed = self.engine.observed_end(&self.job, &next);
-        let waits = matches!(next, Next::Wait(_));
-        let settlement = Settlement { job: self.job.id, fence: self.job.fence, ended, next };
-        match settle(self.engine, settlement).await {
-            Some(Settled::Applied) => {
-                if waits {
-                    self.engine.waiting.notify_one();
-                }
-                if let Some(observed) = observed {
-                    self.engine.observe_end(observed);
-                }
-                if keep { Turn::Again } else { Turn::Done }
-            }
-            Some(Settled::Stale) | None => Turn::Done,
-        }
-    }
-
-    fn spend(&self, cost: Option<Usd>, now: Timestamp) {
-        if let Some(cost) = cost {
-            self.engine.spending.add(&self.job.pipeline, cost, now);
         }
     }
 }

@@ -4,9 +4,8 @@
 
 use super::{Engine, intake::IntakeError, world::World};
 use crate::{
-    catalog::tokens::estimate_prompt_tokens,
     job::{Envelope, State},
-    routing::{Decision, DecisionRecord, Question, decide},
+    routing::{Decision, DecisionRecord, Question, decide_counting, prompt::prompt_tokens},
     spec::condition::Facts,
     store::JobRecord,
 };
@@ -85,7 +84,7 @@ impl Engine {
 fn decide_for(world: &World, pipeline: &crate::names::PipelineName, asked: &Asked<'_>) -> Option<DecisionRecord> {
     let lane = world.lane(pipeline)?;
     let spec = &lane.loaded.pipeline;
-    let prompt_tokens = || estimate_prompt_tokens(asked.body);
+    let prompt_tokens = || prompt_tokens(asked.body);
     let facts = Facts {
         id: asked.id,
         pipeline: spec.name.as_str(),
@@ -96,7 +95,7 @@ fn decide_for(world: &World, pipeline: &crate::names::PipelineName, asked: &Aske
         prompt_tokens: &prompt_tokens,
         age_seconds: asked.age_seconds,
     };
-    let decision: Decision = decide(&Question { pipeline: spec, flags: &lane.flags, facts });
+    let decision: Decision = decide_counting(&Question { pipeline: spec, flags: &lane.flags, facts });
     Some(decision.record(spec, world.snapshot.generation))
 }
 

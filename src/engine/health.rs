@@ -12,14 +12,12 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
-
 use super::{
     Engine,
     world::{Lane, World},
 };
 use crate::{
-    catalog::{Model, tokens::estimate_prompt_tokens},
+    catalog::Model,
     clock::Timestamp,
     job::{
         Fault,
@@ -378,16 +376,15 @@ impl Engine {
     }
 
     /// What a call reserves, by the provider's own rule: Bedrock counts the input and the whole output bound, OpenAI the
-    /// larger of the two. Nothing is estimated where no quota counts tokens.
-    pub(super) fn demand(&self, target: &Target, prepared: &Prepared, body: &Value) -> Demand {
+    /// larger of the two.
+    pub(super) fn demand(&self, target: &Target, prepared: &Prepared, prompt_tokens: u64) -> Demand {
         if !self.health.counts_tokens(&TargetKey::of(target), self.clock.now()) {
             return Demand { requests: 1, tokens: 0 };
         }
-        let input = estimate_prompt_tokens(body);
         let output = prepared.max_output_tokens.unwrap_or(0);
         let tokens = match target.api {
-            Api::Bedrock => input.saturating_add(output),
-            Api::OpenAi => input.max(output),
+            Api::Bedrock => prompt_tokens.saturating_add(output),
+            Api::OpenAi => prompt_tokens.max(output),
         };
         Demand { requests: 1, tokens }
     }

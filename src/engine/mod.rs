@@ -4,6 +4,7 @@
 //! by fence. Loops are reconcilers: they run on a signal and on a period, and may be run again at any time.
 
 mod carry;
+mod cost;
 mod dispatch;
 mod explain;
 pub mod health;
@@ -14,9 +15,11 @@ pub mod levers;
 mod observe;
 pub mod reload;
 mod settle;
+pub mod size;
 mod spending;
 #[cfg(test)]
 mod tests;
+mod unfit;
 mod upkeep;
 pub mod world;
 
@@ -150,6 +153,7 @@ impl Engine {
         let runtime = engine.read_runtime().await?;
         *engine.runtime.lock().unwrap_or_else(PoisonError::into_inner) = runtime;
         engine.install(snapshot);
+        engine.observe_unseen(&recovered.unseen);
         Ok((engine, recovered))
     }
 

@@ -4,25 +4,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rust_decimal::Decimal;
-use serde_json::Value;
-
 use super::{
     Engine,
     world::{Lane, World},
 };
 use crate::{
-    catalog::tokens::estimate_prompt_tokens,
+    catalog::{Model, tokens::Bounds},
     clock::Timestamp,
     ids::JobId,
-    job::{Fault, State},
+    job::{Fault, Outcome, State},
     metrics::{FlagReading, RolloutReading, RolloutState},
     money::{BasisPoints, Usd},
     names::PipelineName,
     routing::{Decision, Route},
-    snapshot::Snapshot,
     spec::{Flag, Pipeline, Target},
-    store::{AttemptEnd, Claimed, Next, StoreError},
+    store::{AttemptEnd, Claimed, Next, StoreError, Unseen},
     usage::Usage,
 };
 
@@ -50,8 +46,21 @@ impl Engine {
         self.metrics.route_decided(&spec.name, rule, target);
     }
 
-    pub(super) fn observe_attempt(&self, pipeline: &PipelineName, target: &Target, ended: &AttemptEnd, took: Duration) {
+    pub(super) fn observe_attempt(
+        &self,
+        pipeline: &PipelineName,
+        target: &Target,
+        ended: &AttemptEnd,
+        most_cost: Option<Usd>,
+        took: Duration,
+    ) {
         self.metrics.attempt_ended(pipeline, &target.name, &target.provider, ended.fault, took);
+        if ended.possibly_billed {
+            self.metrics.possibly_billed(pipeline, &target.name, ended.outcome, most_cost);
+        }
+        if ended.outcome == Outcome::Succeeded && ended.cost.is_none() {
+            self.metrics.unpriced(pipeline, &target.name);
+        }
         if let Some(usage) = &ended.usage {
             self.metrics.tokens(pipeline, &target.name, usage);
         }
@@ -60,13 +69,19 @@ impl Engine {
         }
     }
 
-    /// How good the estimate was, and how full the window.
-    pub(super) fn observe_answer(&self, target: &Target, snapshot: &Snapshot, body: &Value, usage: Option<&Usage>) {
+    /// How good the estimate was that the call was planned and reserved with, and how full the window.
+    pub(super) fn observe_answer(&self, target: &Target, model: Option<&Model>, prompt: Bounds, usage: Option<&Usage>) {
         let Some(usage) = usage else { return };
-        self.metrics.token_estimate_error(&target.name, estimate_prompt_tokens(body), usage.prompt());
-        let window = snapshot.catalog.find(target.api, &target.model).and_then(|model| model.context_window);
-        if let Some(window) = window.filter(|window| *window > 0) {
+        self.metrics.token_estimate_error(&target.name, prompt.most, usage.prompt());
+        if let Some(window) = model.and_then(|model| model.context_window).filter(|window| *window > 0) {
             self.metrics.window_utilization(&target.name, usage.total() as f64 / window as f64);
+        }
+    }
+
+    /// Calls whose ends nobody saw, as the store found them.
+    pub(super) fn observe_unseen(&self, unseen: &[Unseen]) {
+        for call in unseen {
+            self.metrics.possibly_billed(&call.pipeline, &call.target, Outcome::Unknown, call.most_cost);
         }
     }
 
@@ -160,11 +175,5 @@ impl Engine {
             *seen.entry((pipeline.clone(), state)).or_default() += count;
         }
         seen
-    }
-
-    /// What a call cost, at list price times the provider's negotiated multiplier.
-    pub(super) fn cost(&self, snapshot: &Snapshot, target: &Target, usage: &Usage) -> Option<Usd> {
-        let multiplier = self.prices.load().get(&target.provider).copied().unwrap_or(Decimal::ONE);
-        snapshot.catalog.cost(target.api, &target.model, usage, multiplier)
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn open_attempt(id: AttemptId, n: u32, target: &Target, now: Timestam
         usage: None,
         cost_usd: None,
         possibly_billed: false,
+        possible_cost_usd: None,
         decision: None,
     }
 }

@@ -168,6 +168,7 @@ impl Engine {
     async fn beat(&self) -> Result<(), StoreError> {
         self.store.heartbeat(self.node).await?;
         let recovered = self.store.reclaim(self.lease).await?;
+        self.observe_unseen(&recovered.unseen);
         if recovered.suspects > 0 {
             self.suspects_waiting.store(true, Ordering::Release);
         }

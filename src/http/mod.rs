@@ -56,6 +56,7 @@ pub fn router(app: App) -> Router {
         .route("/resume", post(ops::flags::resume))
         .route("/explain", post(ops::explain))
         .route("/audit", get(ops::audit))
+        .route("/traffic", get(ops::traffic::traffic))
         .route("/batches/{batch}", get(ops::batch))
         .route("/cancel", post(ops::cancel));
     Router::new()

@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     engine::Engine,
     ids::JobId,
-    job::{Attempt, FidelityNote, HoldReason, State},
+    job::{Attempt, FidelityNote, HoldReason, Outcome, State},
     money::Usd,
     names::{PipelineName, TargetName},
     routing::Arm,
@@ -66,6 +66,20 @@ struct Content {
     usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<Usd>,
+    /// Answered calls whose cost is not known.
+    #[serde(skip_serializing_if = "is_zero")]
+    unpriced_attempts: usize,
+    /// Calls that ended without an answer and may have been billed; never part of `cost_usd`.
+    #[serde(skip_serializing_if = "is_zero")]
+    possibly_billed_attempts: usize,
+    /// The most that those may have cost; absent when that is not known of each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    possible_cost_usd: Option<Usd>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde's skip_serializing_if asks for")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -120,6 +134,11 @@ impl JobView {
             sum
         });
         let costs: Vec<Usd> = record.attempts.iter().filter_map(|attempt| attempt.cost_usd).collect();
+        let answered = |attempt: &&Attempt| attempt.outcome == Outcome::Succeeded;
+        let unpriced = record.attempts.iter().filter(answered).filter(|attempt| attempt.cost_usd.is_none()).count();
+        let possible: Vec<&Attempt> = record.attempts.iter().filter(|attempt| attempt.possibly_billed).collect();
+        let possible_cost: Option<Usd> = possible.iter().map(|attempt| attempt.possible_cost_usd).sum();
+        let possibly_billed = possible.len();
         let mut view = Self::summary(engine, record.summary);
         if let Some(error) = &record.error {
             view.reason = Some(error.message.clone());
@@ -139,6 +158,9 @@ impl JobView {
             }),
             usage,
             cost_usd: (!costs.is_empty()).then(|| costs.into_iter().sum()),
+            unpriced_attempts: unpriced,
+            possibly_billed_attempts: possibly_billed,
+            possible_cost_usd: possible_cost.filter(|_| possibly_billed > 0),
         });
         view
     }

@@ -12,7 +12,19 @@ use crate::{
 };
 
 /// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::EnumString)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
@@ -63,6 +75,9 @@ pub struct Attempt {
     /// Bytes left and no complete answer came back: it may have been billed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub possibly_billed: bool,
+    /// The most that it may have cost then, by an upper estimate made before the call; absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub possible_cost_usd: Option<Usd>,
     /// The decision that led to it: a [`crate::routing::DecisionRecord`] as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<serde_json::Value>,

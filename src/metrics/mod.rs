@@ -29,7 +29,7 @@ pub use series::SeriesInfo;
 use self::{family::Labels, info::PipelineInfo, series::Series};
 use crate::{
     clock::Timestamp,
-    job::{Fault, State},
+    job::{Fault, Outcome, State},
     money::Usd,
     names::{PipelineName, ProviderName, TargetName},
     snapshot::Snapshot,
@@ -166,6 +166,20 @@ impl Metrics {
         // Counters never fall: a negative amount would be a fault of the price list, not income.
         let amount = cost.approximate().max(0.0);
         self.series.cost.on([pipeline.as_str(), target.as_str()], |counter| counter.inc_by(amount));
+    }
+
+    /// A call was answered, and nobody knows what it cost.
+    pub fn unpriced(&self, pipeline: &PipelineName, target: &TargetName) {
+        self.series.unpriced.on([pipeline.as_str(), target.as_str()], IntCounter::inc);
+    }
+
+    /// A call ended without an answer and may have been billed, with this much at most where that is known.
+    pub fn possibly_billed(&self, pipeline: &PipelineName, target: &TargetName, outcome: Outcome, most: Option<Usd>) {
+        let (pipeline, target) = (pipeline.as_str(), target.as_str());
+        self.series.possibly_billed.on([pipeline, target, outcome.into()], IntCounter::inc);
+        if let Some(most) = most {
+            self.series.possible_cost.on([pipeline, target], |counter| counter.inc_by(most.approximate().max(0.0)));
+        }
     }
 
     /// How far the estimate of prompt tokens was off what the provider reported.

@@ -109,6 +109,12 @@ series! {
     tokens: IntCounter = "landbridge_tokens_total" ["pipeline", "target", "type"];
     /// Cost of reported tokens at the catalogue's prices, in US dollars.
     cost: Counter = "landbridge_cost_usd_total" ["pipeline", "target"];
+    /// Answered calls whose cost is not known: no price for the model, or for the service tier that served them.
+    unpriced: IntCounter = "landbridge_unpriced_attempts_total" ["pipeline", "target"];
+    /// Calls that ended without an answer and may have been billed all the same: failed, unknown or interrupted.
+    possibly_billed: IntCounter = "landbridge_possibly_billed_attempts_total" ["pipeline", "target", "outcome"];
+    /// The most that possibly billed calls may have cost by an upper estimate, in US dollars; apart from known costs.
+    possible_cost: Counter = "landbridge_possible_cost_usd_total" ["pipeline", "target"];
     /// Prompt tokens estimated before a call less those reported after it, as a share of those reported.
     token_estimate_error: Histogram = "landbridge_token_estimate_error_ratio" ["target"] in ERROR;
     /// Prompt and output tokens of a call as a share of the model's context window.

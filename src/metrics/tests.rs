@@ -113,6 +113,8 @@ fn touch_everything(metrics: &Metrics, pipeline: &PipelineName, target: &TargetN
     metrics.fallback(pipeline, target, target, Fault::Unavailable);
     metrics.tokens(pipeline, target, &Usage { input: 10, output: 4, ..Usage::default() });
     metrics.cost(pipeline, target, "0.25".parse().unwrap());
+    metrics.unpriced(pipeline, target);
+    metrics.possibly_billed(pipeline, target, Outcome::Unknown, Some("0.5".parse().unwrap()));
     metrics.token_estimate_error(target, 110, 100);
     metrics.window_utilization(target, 0.4);
     metrics.set_rollouts([RolloutReading {

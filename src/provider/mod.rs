@@ -106,6 +106,15 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`CallError`] with the fault.
     async fn chat(&self, call: Call) -> Result<Reply, CallError>;
+
+    /// Has a request's prompt counted, at no charge.
+    ///
+    /// # Errors
+    /// [`CallError`], also where the provider counts nothing.
+    async fn count_tokens(&self, call: Call) -> Result<u64, CallError> {
+        let message = format!("provider {} counts no tokens", call.target.provider);
+        Err(Classified::unbilled(Fault::Refused, message).with_code("not_supported").into())
+    }
 }
 
 /// The configured providers by name.

@@ -8,6 +8,7 @@ pub mod decision;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flags;
+pub mod prompt;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -15,4 +16,5 @@ pub mod words;
 pub use decide::decide;
 pub use decision::{Arm, ArmChoice, Assignment, Decision, DecisionRecord, Question, Reason, Route};
 pub use flags::{EffectiveFlags, FlagLevels, FlagSource, ForcedProviders};
+pub use prompt::decide_counting;
 pub use words::{explain, explain_with_flags, flags_in_force, hold_words};

@@ -277,6 +277,7 @@ fn router(world: Arc<World>) -> Router {
         .route("/v1/models", get(models))
         .route("/model/{model}/converse", post(converse))
         .route("/model/{model}/converse-stream", post(converse_stream))
+        .route("/model/{model}/count-tokens", post(count_tokens))
         .route("/_simulate/config", get(admin::config).put(admin::configure))
         .route("/_simulate/journal", get(admin::journal))
         .route("/_simulate/counts", get(admin::counts))
@@ -308,6 +309,11 @@ async fn converse(
 async fn converse_stream(State(world): State<Arc<World>>) -> Response {
     let refused = bedrock::not_simulated("ConverseStream", "call Converse and the whole answer comes at once");
     bedrock::stamp(bedrock::refuse(&refused), &world.request_id(Api::Bedrock)).into_response()
+}
+
+async fn count_tokens(State(world): State<Arc<World>>, Path(model): Path<String>, body: bytes::Bytes) -> Response {
+    let reply = bedrock::count(&world.catalog, model, &body);
+    bedrock::stamp(reply, &world.request_id(Api::Bedrock)).into_response()
 }
 
 async fn models(State(world): State<Arc<World>>) -> Response {

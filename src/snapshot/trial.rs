@@ -6,11 +6,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::tokens::estimate_prompt_tokens,
     diagnostic::Diagnostic,
     job::Envelope,
     names::TargetName,
-    routing::{DecisionRecord, EffectiveFlags, FlagLevels, Question, decide},
+    routing::{DecisionRecord, EffectiveFlags, FlagLevels, Question, decide_counting, prompt::prompt_tokens},
     spec::{Flag, FlagSet, Pipeline, Providers, SpecTest, condition::Facts},
 };
 
@@ -70,10 +69,10 @@ fn route(test: &SpecTest, pipeline: &Pipeline, providers: &Providers) -> Result<
         labels: &pipeline.labels,
         priority: i64::from(envelope.priority.unwrap_or(pipeline.priority)),
         body: &envelope.body,
-        prompt_tokens: &|| estimate_prompt_tokens(&envelope.body),
+        prompt_tokens: &|| prompt_tokens(&envelope.body),
         age_seconds: 0,
     };
-    Ok(decide(&Question { pipeline, flags: &flags, facts }).record(pipeline, 0))
+    Ok(decide_counting(&Question { pipeline, flags: &flags, facts }).record(pipeline, 0))
 }
 
 /// What was expected and did not come.

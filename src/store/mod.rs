@@ -12,6 +12,7 @@ pub mod memory;
 mod paging;
 pub mod records;
 pub mod sqlite;
+mod traffic;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,6 +22,7 @@ use tokio::sync::{broadcast, watch};
 pub use memory::MemoryStore;
 pub use records::*;
 pub use sqlite::SqliteStore;
+pub use traffic::{Traffic, TrafficKey};
 
 use crate::{
     clock::Timestamp,
@@ -151,6 +153,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Spending of each pipeline since a moment, over ended attempts.
     async fn spending(&self, since: Timestamp) -> Result<BTreeMap<PipelineName, crate::money::Usd>>;
+
+    /// Sums of ended calls by pipeline, target and model, over the hours since the one that `since` is in. Cheap: kept, not
+    /// counted.
+    async fn traffic(&self, since: Timestamp) -> Result<BTreeMap<TrafficKey, Traffic>>;
 
     // -- documents: small durable state of operators and daemons -----------------------------------------------------
 

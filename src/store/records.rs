@@ -143,6 +143,8 @@ pub struct Intent {
     pub assignment: Option<Assignment>,
     /// What is inexact about the request.
     pub fidelity: Vec<FidelityNote>,
+    /// The most that the call may cost, by an upper estimate; `None` where its price or bounds are not known.
+    pub most_cost: Option<Usd>,
 }
 
 /// How an attempt ended, and what becomes of its job.
@@ -259,6 +261,19 @@ pub struct Recovered {
     pub suspects: u64,
     /// Jobs ended as `crashed_worker`: the process died while the suspect ran alone.
     pub quarantined: Vec<JobId>,
+    /// Each attempt that was closed as `unknown`.
+    pub unseen: Vec<Unseen>,
+}
+
+/// A call whose end nobody saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// The job's pipeline.
+    pub pipeline: PipelineName,
+    /// Where the call went.
+    pub target: TargetName,
+    /// The most that it may have cost, where known.
+    pub most_cost: Option<Usd>,
 }
 
 /// What is old enough to go. Moments are compared with a job's end, or an attempt's.

@@ -10,7 +10,7 @@ use crate::{
     cli::{
         connection::{Connection, Daemon},
         exit::{Exit, Result},
-        print::{Console, Format, Table, age, field, items, printable, printable_lines},
+        print::{Console, Format, Table, age, count, counted, field, items, printable, printable_lines},
     },
     clock::{Clock, SystemClock},
     ids::JobId,
@@ -133,6 +133,8 @@ fn describe(job: &Value) -> String {
         ("finished", field(job, "/finished_at")),
         ("usage", usage),
         ("cost", cost.unwrap_or_default()),
+        ("cost", unpriced(job)),
+        ("besides", possibly_billed(job)),
         ("error", field(job, "/error/message")),
     ] {
         if !value.is_empty() && value != "0" {
@@ -149,6 +151,26 @@ fn describe(job: &Value) -> String {
         lines.push(format!("\n{}", printable_lines(&answer)));
     }
     lines.join("\n")
+}
+
+/// Says that a cost is not known, where it is not.
+fn unpriced(job: &Value) -> String {
+    match count(job, "/unpriced_attempts") {
+        0 => String::new(),
+        n => format!(
+            "not known of {}: the catalogue has no price for the model or its service tier",
+            counted(n, "answered call")
+        ),
+    }
+}
+
+/// What calls without an answer may have cost; never part of the cost.
+fn possibly_billed(job: &Value) -> String {
+    match (count(job, "/possibly_billed_attempts"), field(job, "/possible_cost_usd")) {
+        (0, _) => String::new(),
+        (n, most) if most.is_empty() => format!("{} may have been billed; nobody knows how much", counted(n, "call")),
+        (n, most) => format!("{} may have been billed: at most {most} US dollars", counted(n, "call")),
+    }
 }
 
 fn explain(why: &Value) -> String {

@@ -4,3 +4,4 @@ mod faults;
 mod levers;
 mod life;
 mod rig;
+mod sizes;

@@ -1,6 +1,7 @@
 //! `/v1/ops`: what operators see and do.
 
 pub(super) mod flags;
+pub(super) mod traffic;
 
 use axum::{
     Json,
@@ -113,17 +114,19 @@ pub(super) async fn audit(
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query?;
-    let since = match query.since.as_deref() {
-        None => Timestamp::from_micros(0),
-        Some(text) => match parse_span(text) {
-            Ok(span) => app.engine.now() - span,
-            Err(_) => text.parse().map_err(|_| {
-                ApiError::invalid(Some("since"), format!("{text:?} is neither a span such as 24h nor an RFC 3339 time"))
-            })?,
-        },
-    };
+    let since = query.since.map_or(Ok(Timestamp::from_micros(0)), |text| moment(&app, &text))?;
     let limit = query.limit.unwrap_or(1_000).clamp(1, 10_000);
     Ok(Json(json!({ "data": app.engine.store().audit(since, limit).await? })))
+}
+
+/// A moment in the past: a span back from now, or a time.
+fn moment(app: &App, text: &str) -> Result<Timestamp, ApiError> {
+    match parse_span(text) {
+        Ok(span) => Ok(app.engine.now() - span),
+        Err(_) => text.parse().map_err(|_| {
+            ApiError::invalid(Some("since"), format!("{text:?} is neither a span such as 24h nor an RFC 3339 time"))
+        }),
+    }
 }
 
 /// How a batch stands.

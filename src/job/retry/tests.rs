@@ -218,6 +218,7 @@ fn the_ledger_tells_the_past() {
         ended_at: Some(NOW),
         usage: None,
         cost_usd: None,
+        possible_cost_usd: None,
         possibly_billed,
         decision: None,
     };

@@ -3,10 +3,7 @@
 //! Invariant: an error says "not billed" only when no byte of the request can have left, or when Bedrock refused it.
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_bedrockruntime::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::converse::ConverseError,
-};
+use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::http::Response;
 
 use crate::{
@@ -16,7 +13,10 @@ use crate::{
     wire::faults::{Classified, Hints, bedrock},
 };
 
-pub(super) fn classify(error: &SdkError<ConverseError, Response>, departure: &Departure) -> Classified {
+pub(super) fn classify<E>(error: &SdkError<E, Response>, departure: &Departure) -> Classified
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
     match error {
         SdkError::ServiceError(context) => answered(context.err().code(), context.raw()),
         // The head came, the body did not.
@@ -67,7 +67,10 @@ fn without_credentials(error: &CredentialsError) -> Classified {
 }
 
 /// The SDK gave up before it had a request to send.
-fn unsent(error: &SdkError<ConverseError, Response>) -> Classified {
+fn unsent<E>(error: &SdkError<E, Response>) -> Classified
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
     let words = chain(error);
     if words.contains("no identity resolver") || words.contains("identity") {
         return Classified::unbilled(Fault::Misconfigured, format!("no AWS credentials: {words}"))

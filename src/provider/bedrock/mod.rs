@@ -5,6 +5,7 @@
 
 mod account;
 mod convert;
+mod count;
 mod failure;
 mod http;
 
@@ -148,6 +149,13 @@ impl Provider for Bedrock {
         // For the operator who reads Bedrock's invocation logs; left out where the job's own metadata fill the list.
         request.tag("landbridge-job", &call.job.to_string());
         self.exchange(&call, *request).await
+    }
+
+    async fn count_tokens(&self, mut call: Call) -> Result<u64, CallError> {
+        match std::mem::replace(&mut call.payload, Payload::OpenAi(bytes::Bytes::new())) {
+            Payload::Converse(request) => self.count(&call, *request).await,
+            _ => Err(super::foreign_payload(&call)),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: an error's name is in the header `x-amzn-errortype` and its text in the body `{"message"}`, except where
 //! the simulated fault is that they are not. Bedrock tells nothing of its quotas.
 
+mod count;
 mod read;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde_json::json;
 
+pub(super) use count::count;
 pub(super) use read::read;
 
 use super::{

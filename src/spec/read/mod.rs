@@ -98,7 +98,7 @@ fn read_pipeline(root: &Node, context: &Context<'_>, findings: &mut Findings) ->
     let route = route::read(&section, &targets, &rollouts, context, findings);
     let fallback: Vec<TargetIx> = section
         .get("fallback")
-        .map(|node| route::read_fallback(node, &targets, findings).into_iter().map(|(ix, _)| ix).collect())
+        .map(|node| route::read_fallback(node, &targets, context, findings).into_iter().map(|(ix, _)| ix).collect())
         .unwrap_or_default();
 
     let retry = section.get("retry").map(|node| limits::read_retry(node, findings)).unwrap_or_default();

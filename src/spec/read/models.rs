@@ -93,14 +93,14 @@ fn warn_unknown(target: &Target, at: Position, context: &Context<'_>, findings: 
 }
 
 /// When a model ends or ended, if that concerns anybody today.
-pub(super) enum Ending {
+enum Ending {
     /// It no longer serves.
     Past(Option<Date>),
     /// It ends within the notice.
     Soon(Date, i32),
 }
 
-pub(super) fn ending(model: &Model, today: Date) -> Option<Ending> {
+fn ending(model: &Model, today: Date) -> Option<Ending> {
     let date = match model.lifecycle {
         Lifecycle::Active => return None,
         Lifecycle::Ended(date) => return Some(Ending::Past(date)),
@@ -115,7 +115,7 @@ pub(super) fn ending(model: &Model, today: Date) -> Option<Ending> {
 }
 
 /// What to use instead, as advice.
-pub(super) fn substitutes(target: &Target, catalog: &Catalog) -> String {
+fn substitutes(target: &Target, catalog: &Catalog) -> String {
     match catalog.substitutes(target.api, &target.model).as_slice() {
         [] => "move to another model".to_owned(),
         names => format!("move to {}", in_backticks(names.iter().take(2).copied())),
@@ -136,6 +136,27 @@ fn check_lifecycle(target: &Target, model: &Model, at: Position, context: &Conte
             findings.warning("model-shuts-down", at, message, help());
         }
     }
+}
+
+/// A way back that leads to a dead model is none; `what` would take it.
+pub(super) fn check_way_back(
+    target: Option<&Target>,
+    at: Position,
+    what: &str,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) {
+    let Some(target) = target else { return };
+    let Some(model) = context.catalog.find(target.api, &target.model) else { return };
+    let message = match ending(model, context.today) {
+        None => return,
+        Some(Ending::Past(_)) => format!("{what} would go to `{}`, which is shut down", target.model),
+        Some(Ending::Soon(date, _)) => {
+            format!("{what} would go to `{}`, which is shut down from {date} on", target.model)
+        }
+    };
+    let help = format!("give `{}` a model that stays: {}", target.name, substitutes(target, context.catalog));
+    findings.warning("rollback-target-shut-down", at, message, help);
 }
 
 /// Whether the model is served the way the target names it.

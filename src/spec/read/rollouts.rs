@@ -2,12 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{
-    Context, dangling,
-    models::{self, Ending},
-    route::Route,
-    targets::Targets,
-};
+use super::{Context, dangling, models, route::Route, targets::Targets};
 use crate::{
     diagnostic::Position,
     money::BasisPoints,
@@ -128,7 +123,7 @@ fn read_rollout(
         );
     }
     if let (Some(baseline), Some(node)) = (baseline, section.get("baseline")) {
-        check_baseline(baseline, node.position, targets, context, findings);
+        models::check_way_back(targets.get(baseline), node.position, "a rollback", context, findings);
     }
     let percent = section.require("percent", findings).and_then(|node| node.percent("percent", findings));
     let key = read_key(&section, findings);
@@ -164,19 +159,4 @@ fn read_key(section: &Section<'_>, findings: &mut Findings) -> Option<KeyExpress
     let Some(node) = section.get("key") else { return KeyExpression::parse("job.id").ok() };
     let text = node.line("key", super::route::LONGEST_EXPRESSION, findings)?;
     KeyExpression::parse(text).map_err(|error| super::route::refuse(node, "bad-key", error, findings)).ok()
-}
-
-/// A rollback that leads to a dead model is none.
-fn check_baseline(baseline: TargetIx, at: Position, targets: &Targets, context: &Context<'_>, findings: &mut Findings) {
-    let Some(target) = targets.get(baseline) else { return };
-    let Some(model) = context.catalog.find(target.api, &target.model) else { return };
-    let message = match models::ending(model, context.today) {
-        None => return,
-        Some(Ending::Past(_)) => format!("a rollback would go to `{}`, which is shut down", target.model),
-        Some(Ending::Soon(date, _)) => {
-            format!("a rollback would go to `{}`, which is shut down from {date} on", target.model)
-        }
-    };
-    let help = format!("give `{}` a model that stays: {}", target.name, models::substitutes(target, context.catalog));
-    findings.warning("rollback-target-shut-down", at, message, help);
 }

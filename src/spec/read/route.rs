@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, dangling, rollouts::Rollouts, targets::Targets};
+use super::{Context, dangling, models, rollouts::Rollouts, targets::Targets};
 use crate::{
     diagnostic::Position,
     names::ProviderName,
@@ -146,7 +146,7 @@ fn read_rule(
     }
     let to = read_destination(section, targets, rollouts, findings);
     let confine = section.get("confine").map(|node| read_confine(node, targets, context, findings));
-    let fallback = section.get("fallback").map(|node| read_fallback(node, targets, findings));
+    let fallback = section.get("fallback").map(|node| read_fallback(node, targets, context, findings));
     if let Some(Some(confine)) = &confine {
         check_kept(section, to, fallback.as_deref().unwrap_or_default(), confine, targets, rollouts, findings);
     }
@@ -220,7 +220,12 @@ fn read_destination(
 }
 
 /// Reads a list of targets, each once, with their places in the file.
-pub(super) fn read_fallback(node: &Node, targets: &Targets, findings: &mut Findings) -> Vec<(TargetIx, Position)> {
+pub(super) fn read_fallback(
+    node: &Node,
+    targets: &Targets,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Vec<(TargetIx, Position)> {
     let mut fallback: Vec<(TargetIx, Position)> = Vec::new();
     for item in node.list("fallback", MOST_FALLBACKS, findings).unwrap_or_default() {
         let Some(ix) = targets.resolve(item, "fallback", findings) else { continue };
@@ -228,6 +233,7 @@ pub(super) fn read_fallback(node: &Node, targets: &Targets, findings: &mut Findi
             let message = format!("`{}` stands in this fallback twice", targets.name(ix));
             findings.error("repeated-fallback", item.position, message, "remove one of the two");
         } else {
+            models::check_way_back(targets.get(ix), item.position, "a fallback", context, findings);
             fallback.push((ix, item.position));
         }
     }

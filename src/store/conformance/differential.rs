@@ -191,6 +191,7 @@ impl Pair {
         both!(self, oldest_queued());
         both!(self, batch_counts("batch"));
         both!(self, spending(Timestamp::from_micros(0)));
+        both!(self, traffic(Timestamp::from_micros(0)));
         let mut recount = BTreeMap::<_, u64>::new();
         for job in &self.jobs {
             if let Some(record) = both!(self, job(*job)) {

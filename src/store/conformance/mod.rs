@@ -149,6 +149,7 @@ impl Bench {
             decision: r#"{"generation":7,"chain":["openai"],"reasons":["the only target"]}"#.to_owned(),
             assignment: None,
             fidelity: Vec::new(),
+            most_cost: Some("0.05".parse().unwrap()),
         }
     }
 
@@ -277,6 +278,7 @@ suite! {
         counts_follow_every_step,
         the_oldest_ready_job_is_known,
         spending_is_exact,
+        traffic_is_summed_apart_from_what_was_not_seen,
         documents_and_audit_are_one_change,
     }
 }

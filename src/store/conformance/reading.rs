@@ -6,7 +6,8 @@ use super::{Bench, pipeline, secs};
 use crate::{
     ids::JobId,
     job::{Outcome, State},
-    store::{AuditEntry, DocumentChange, DocumentKind, JobQuery, NewJob, Next},
+    store::{AuditEntry, DocumentChange, DocumentKind, JobQuery, NewJob, Next, Traffic, TrafficKey},
+    usage::Usage,
 };
 
 pub async fn unknown_things_are_none(bench: &Bench) {
@@ -181,4 +182,49 @@ pub async fn documents_and_audit_are_one_change(bench: &Bench) {
     assert_eq!(subjects(bench.store.audit(start, 1).await.unwrap()), ["first"]);
     let late = bench.store.audit(start + secs(1), 9).await.unwrap();
     assert_eq!(late, [entry("second")]);
+}
+
+pub async fn traffic_is_summed_apart_from_what_was_not_seen(bench: &Bench) {
+    let node = bench.store.local_node();
+    let start = bench.now();
+    let usage = Usage { input: 100, output: 10, cache_read: 5, cache_write: 1, reasoning: 4 };
+    let cost = Some("0.25".parse().unwrap());
+    for (hours, outcome, usage, cost, possibly_billed) in [
+        (0, Outcome::Succeeded, Some(usage), cost, false),
+        (0, Outcome::Succeeded, Some(usage), None, false),
+        (1, Outcome::Failed, None, None, false),
+        (1, Outcome::Unknown, None, None, true),
+        (2, Outcome::Succeeded, Some(usage), cost, false),
+    ] {
+        bench.queued("a").await;
+        let claimed = bench.claim_one(node, "a").await;
+        let attempt = bench.open(claimed.id, claimed.fence, 1).await;
+        let ended_at = start + secs(3_600 * hours);
+        let end = crate::store::AttemptEnd { ended_at, usage, cost, possibly_billed, ..bench.ended(attempt, outcome) };
+        let settled = bench.settle(claimed.id, claimed.fence, Some(end.clone()), Next::Succeed("{}".to_owned())).await;
+        assert_eq!(settled, crate::store::Settled::Applied);
+        // A second report of the same end is no second call.
+        bench.settle(claimed.id, claimed.fence, Some(end), Next::Queue).await;
+    }
+    let all = bench.store.traffic(start).await.unwrap();
+    let key = TrafficKey {
+        pipeline: pipeline("a"),
+        target: "openai".parse().unwrap(),
+        provider: "openai".parse().unwrap(),
+        model: "gpt-5.4-mini".to_owned(),
+    };
+    let expected = Traffic {
+        attempts: 5,
+        answered: 3,
+        possibly_billed: 1,
+        usage: Usage { input: 300, output: 30, cache_read: 15, cache_write: 3, reasoning: 12 },
+        cost: "0.50".parse().unwrap(),
+        unpriced: 1,
+        possible_cost: "0.05".parse().unwrap(),
+        unbounded: 0,
+    };
+    assert_eq!(all, BTreeMap::from([(key.clone(), expected)]));
+    let later = bench.store.traffic(start + secs(3_600)).await.unwrap();
+    assert_eq!((later[&key].attempts, later[&key].answered), (3, 1));
+    assert!(bench.store.traffic(start + secs(3 * 3_600)).await.unwrap().is_empty());
 }

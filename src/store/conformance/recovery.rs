@@ -4,7 +4,7 @@ use super::{Bench, secs};
 use crate::{
     ids::{JobId, NodeId},
     job::{Fault, Outcome, State},
-    store::{Next, Recovered, Settled},
+    store::{Next, Recovered, Settled, Unseen},
 };
 
 /// Claims the job and opens an attempt, then the daemon dies and comes back.
@@ -32,11 +32,17 @@ pub async fn a_restart_takes_its_jobs_back(bench: &Bench) {
     let attempt = bench.open(first, claimed[0].fence, 1).await;
     assert_eq!(bench.store.register(NodeId::generate()).await.unwrap(), Recovered::default(), "not another's");
     let recovered = bench.store.register(node).await.unwrap();
-    assert_eq!(recovered, Recovered { requeued: 2, unknown_attempts: 1, suspects: 0, quarantined: vec![] });
+    let unseen = vec![Unseen {
+        pipeline: super::pipeline("a"),
+        target: "openai".parse().unwrap(),
+        most_cost: Some("0.05".parse().unwrap()),
+    }];
+    assert_eq!(recovered, Recovered { requeued: 2, unknown_attempts: 1, unseen, ..Recovered::default() });
     assert_eq!((bench.state(first).await, bench.state(second).await), (State::Queued, State::Queued));
     let record = bench.record(first).await;
     let closed = &record.attempts[0];
     assert_eq!((closed.id, closed.outcome, closed.fault), (attempt, Outcome::Unknown, Some(Fault::Unknown)));
+    assert_eq!(closed.possible_cost_usd.unwrap().to_string(), "0.05");
     assert!(closed.possibly_billed && closed.ended_at == Some(bench.now()) && closed.message.is_some());
     // The old life's fence is void.
     let end = bench.ended(attempt, Outcome::Succeeded);

@@ -21,7 +21,8 @@ use tokio::sync::{broadcast, watch};
 use self::table::Table;
 use super::{
     AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, Intent, JobPage, JobQuery, JobRecord,
-    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, Submitted, hints::Hints,
+    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, Submitted, Traffic, TrafficKey,
+    hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -167,6 +168,10 @@ impl Store for MemoryStore {
 
     async fn spending(&self, since: Timestamp) -> Result<BTreeMap<PipelineName, Usd>> {
         Ok(self.table().spending(since))
+    }
+
+    async fn traffic(&self, since: Timestamp) -> Result<BTreeMap<TrafficKey, Traffic>> {
+        Ok(self.table().traffic(since))
     }
 
     async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {

@@ -8,7 +8,9 @@ use crate::{
     ids::{AttemptId, JobId},
     money::Usd,
     names::PipelineName,
-    store::{AuditEntry, JobPage, JobQuery, JobRecord, JobSummary, paging::Pager},
+    store::{
+        AuditEntry, JobPage, JobQuery, JobRecord, JobSummary, Traffic, TrafficKey, paging::Pager, traffic::hour_of,
+    },
 };
 
 impl Table {
@@ -57,6 +59,14 @@ impl Table {
             }
         }
         spending
+    }
+
+    pub fn traffic(&self, since: Timestamp) -> BTreeMap<TrafficKey, Traffic> {
+        let mut sums = BTreeMap::<TrafficKey, Traffic>::new();
+        for ((_, key), traffic) in self.traffic.iter().filter(|((hour, _), _)| *hour >= hour_of(since)) {
+            *sums.entry(key.clone()).or_default() += *traffic;
+        }
+        sums
     }
 
     pub fn audit_since(&self, since: Timestamp, limit: u32) -> Vec<AuditEntry> {

@@ -8,7 +8,7 @@ use crate::{
     ids::{JobId, NodeId},
     job::{Fault, Outcome, State, state::Event},
     store::{
-        AttemptEnd, Recovered, Result,
+        AttemptEnd, Recovered, Result, Unseen,
         crash::{self, Abandoned, Fate},
     },
 };
@@ -35,6 +35,7 @@ impl Table {
             all.unknown_attempts += one.unknown_attempts;
             all.suspects += one.suspects;
             all.quarantined.extend(one.quarantined);
+            all.unseen.extend(one.unseen);
         }
         Ok(all)
     }
@@ -53,7 +54,9 @@ impl Table {
             .collect();
         let suspects = crash::suspects_calling(abandoned.iter().map(|(_, job)| job));
         for id in busy {
-            recovered.unknown_attempts += self.close_unseen(id, now);
+            let unseen = self.close_unseen(id, now);
+            recovered.unknown_attempts += unseen.len() as u64;
+            recovered.unseen.extend(unseen);
         }
         for (id, job) in abandoned {
             let fate = crash::fate(job, suspects);
@@ -83,10 +86,19 @@ impl Table {
         Ok(recovered)
     }
 
-    /// Closes a job's open attempts as `unknown`; how many.
-    fn close_unseen(&mut self, id: JobId, now: Timestamp) -> u64 {
-        let calls = self.get(id).into_iter().flat_map(|job| &job.attempts);
-        let open: Vec<_> = calls.filter(|call| call.attempt.ended_at.is_none()).map(|call| call.attempt.id).collect();
+    /// Closes a job's open attempts as `unknown`.
+    fn close_unseen(&mut self, id: JobId, now: Timestamp) -> Vec<Unseen> {
+        let Some(job) = self.get(id) else { return Vec::new() };
+        let open: Vec<_> = job.attempts.iter().filter(|call| call.attempt.ended_at.is_none()).collect();
+        let unseen = open
+            .iter()
+            .map(|call| Unseen {
+                pipeline: job.new.pipeline.clone(),
+                target: call.attempt.target.clone(),
+                most_cost: call.most_cost,
+            })
+            .collect();
+        let open: Vec<_> = open.iter().map(|call| call.attempt.id).collect();
         for attempt in &open {
             self.close(
                 id,
@@ -108,6 +120,6 @@ impl Table {
                 job.node = None;
             }
         });
-        open.len() as u64
+        unseen
     }
 }

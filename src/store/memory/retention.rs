@@ -4,7 +4,7 @@ use super::table::Table;
 use crate::{
     clock::Timestamp,
     ids::{AttemptId, JobId},
-    store::{PruneCut, Pruned},
+    store::{PruneCut, Pruned, traffic::hour_of},
 };
 
 impl Table {
@@ -32,6 +32,8 @@ impl Table {
             self.ledger.remove(&(*at, *attempt));
             self.change(*job, |job| job.attempts.retain(|call| call.attempt.id != *attempt));
         }
+        let hour = hour_of(cut.ledger);
+        self.traffic.retain(|(at, _), _| *at >= hour);
         let audit = self.audit.iter().filter(|entry| entry.at < cut.audit).count().min(limit);
         let mut left = audit;
         self.audit.retain(|entry| {

@@ -13,7 +13,7 @@ use crate::{
     },
     money::Usd,
     names::PipelineName,
-    store::{Assignment, AuditEntry, DocumentKind, JobError, NewJob, Result, StoreError},
+    store::{Assignment, AuditEntry, DocumentKind, JobError, NewJob, Result, StoreError, Traffic, TrafficKey},
 };
 
 /// A job's row.
@@ -39,6 +39,7 @@ pub struct Job {
 /// An attempt's row.
 pub struct Call {
     pub attempt: Attempt,
+    pub most_cost: Option<Usd>,
     pub generation: u64,
     pub fidelity: Vec<FidelityNote>,
 }
@@ -109,6 +110,8 @@ pub struct Table {
     pub keys: HashMap<(PipelineName, String, String), JobId>,
     /// What ended attempts cost, kept when their jobs are gone.
     pub ledger: BTreeMap<(Timestamp, AttemptId), (JobId, PipelineName, Usd)>,
+    /// Sums by hour.
+    pub traffic: BTreeMap<(i64, TrafficKey), Traffic>,
     pub nodes: BTreeMap<NodeId, Timestamp>,
     pub documents: BTreeMap<DocumentKind, BTreeMap<String, serde_json::Value>>,
     pub audit: Vec<AuditEntry>,

@@ -6,7 +6,10 @@ use crate::{
     ids::JobId,
     job::{Attempt, Outcome, State, state::Event},
     names::PipelineName,
-    store::{AttemptEnd, ClaimRequest, Claimed, Fence, Intent, NewJob, Next, Result, Settled, Settlement, Submitted},
+    store::{
+        AttemptEnd, ClaimRequest, Claimed, Fence, Intent, NewJob, Next, Result, Settled, Settlement, Submitted,
+        Traffic, TrafficKey, traffic::hour_of,
+    },
 };
 
 impl Table {
@@ -102,6 +105,7 @@ impl Table {
             job.attempts.push(Call {
                 generation: intent.generation,
                 fidelity: intent.fidelity,
+                most_cost: intent.most_cost,
                 attempt: Attempt {
                     id: intent.attempt,
                     n: intent.n,
@@ -116,6 +120,7 @@ impl Table {
                     usage: None,
                     cost_usd: None,
                     possibly_billed: false,
+                    possible_cost_usd: None,
                     decision: serde_json::from_str(&intent.decision).ok(),
                 },
             });
@@ -169,7 +174,8 @@ impl Table {
     pub fn close(&mut self, id: JobId, end: &AttemptEnd) {
         let closed = self.change(id, |job| {
             let open = |call: &&mut Call| call.attempt.id == end.attempt && call.attempt.ended_at.is_none();
-            let attempt = &mut job.attempts.iter_mut().find(open)?.attempt;
+            let call = job.attempts.iter_mut().find(open)?;
+            let attempt = &mut call.attempt;
             attempt.outcome = end.outcome;
             attempt.fault = end.fault;
             attempt.message.clone_from(&end.message);
@@ -177,10 +183,19 @@ impl Table {
             attempt.usage = end.usage;
             attempt.cost_usd = end.cost;
             attempt.possibly_billed = end.possibly_billed;
-            Some(job.new.pipeline.clone())
+            attempt.possible_cost_usd = call.most_cost.filter(|_| end.possibly_billed);
+            let key = TrafficKey {
+                pipeline: job.new.pipeline.clone(),
+                target: attempt.target.clone(),
+                provider: attempt.provider.clone(),
+                model: attempt.model.clone(),
+            };
+            Some((key, call.most_cost))
         });
-        if let Some(pipeline) = closed.flatten() {
+        if let Some((key, most)) = closed.flatten() {
+            let pipeline = key.pipeline.clone();
             self.ledger.insert((end.ended_at, end.attempt), (id, pipeline, end.cost.unwrap_or_default()));
+            *self.traffic.entry((hour_of(end.ended_at), key)).or_default() += Traffic::of(end, most);
         }
     }
 }

@@ -203,7 +203,7 @@ impl Session {
         let fidelity = if intent.fidelity.is_empty() { None } else { Some(serde_json::to_string(&intent.fidelity)?) };
         self.execute(
             "INSERT INTO attempts (seq, id, job_id, pipeline, n, target, provider, model, region, generation, \
-             started_at, fidelity, decision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             started_at, fidelity, decision, most_cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             params![
                 attempt,
                 intent.attempt.as_bytes(),
@@ -218,6 +218,7 @@ impl Session {
                 intent.started_at.as_micros(),
                 fidelity,
                 intent.decision,
+                intent.most_cost.map(|cost| cost.to_string()),
             ],
         )?;
         match flight {

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::{codes, rows, tally::HOUR, trouble::Trouble};
+use super::{codes, rows, tally, trouble::Trouble};
 use crate::{
     clock::Timestamp,
     ids::JobId,
     job::State,
     money::Usd,
     names::PipelineName,
-    store::{JobPage, JobQuery, paging::Pager},
+    store::{
+        JobPage, JobQuery, Traffic, TrafficKey,
+        paging::Pager,
+        traffic::{HOUR, hour_of},
+    },
 };
 
 /// Sorts after every id.
@@ -146,6 +150,28 @@ pub fn spending(conn: &Connection, since: Timestamp) -> Result<BTreeMap<Pipeline
         }
     }
     Ok(spent)
+}
+
+/// Sums of ended calls, over whole hours.
+pub fn traffic(conn: &Connection, since: Timestamp) -> Result<BTreeMap<TrafficKey, Traffic>, Trouble> {
+    let mut statement = conn.prepare_cached(concat!(
+        "SELECT p.name, t.target, t.provider, t.model, ",
+        tally::traffic_columns!(),
+        " FROM traffic t JOIN pipelines p ON p.id = t.pipeline WHERE t.hour >= ?1"
+    ))?;
+    let mut rows = statement.query([hour_of(since)])?;
+    let mut sums = BTreeMap::<TrafficKey, Traffic>::new();
+    while let Some(row) = rows.next()? {
+        let (pipeline, target, provider): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let key = TrafficKey {
+            pipeline: codes::parse(&pipeline)?,
+            target: codes::parse(&target)?,
+            provider: codes::parse(&provider)?,
+            model: row.get(3)?,
+        };
+        *sums.entry(key).or_default() += tally::read_traffic(row, 4)?;
+    }
+    Ok(sums)
 }
 
 fn by_name<T>(

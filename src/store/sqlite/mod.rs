@@ -38,8 +38,8 @@ use tokio::sync::{broadcast, watch};
 use self::{home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
 use super::{
     AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, Intent, JobPage, JobQuery, JobRecord,
-    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted,
-    hints::Hints,
+    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted, Traffic,
+    TrafficKey, hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -278,6 +278,10 @@ impl Store for SqliteStore {
 
     async fn spending(&self, since: Timestamp) -> Result<BTreeMap<PipelineName, Usd>> {
         self.readers.ask(move |conn| list::spending(conn, since)).await
+    }
+
+    async fn traffic(&self, since: Timestamp) -> Result<BTreeMap<TrafficKey, Traffic>> {
+        self.readers.ask(move |conn| list::traffic(conn, since)).await
     }
 
     async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {

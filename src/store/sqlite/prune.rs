@@ -8,12 +8,11 @@ use super::{
     codes,
     schema::of_job,
     session::{Session, Standing, standing_columns},
-    tally::HOUR,
     trouble::Trouble,
 };
 use crate::{
     clock::Timestamp,
-    store::{MOVE_MAX, PruneCut, Pruned},
+    store::{MOVE_MAX, PruneCut, Pruned, traffic::hour_of},
 };
 
 /// Ended jobs of a pipeline, oldest first, whose worker has reported. `blanked` is 0 while the prompt is there.
@@ -109,7 +108,9 @@ impl Session {
             params![before.as_micros(), codes::signed(limit)],
         )?;
         // Sums of hours that are wholly gone.
-        self.execute("DELETE FROM spending WHERE hour < ?1", [before.as_micros().div_euclid(HOUR)])?;
+        let hour = hour_of(before);
+        self.execute("DELETE FROM spending WHERE hour < ?1", [hour])?;
+        self.execute("DELETE FROM traffic WHERE hour < ?1", [hour])?;
         Ok(attempts as u64)
     }
 }

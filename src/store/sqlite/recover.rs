@@ -14,7 +14,7 @@ use crate::{
     ids::{AttemptId, NodeId},
     job::{Fault, Outcome, State},
     store::{
-        AttemptEnd, Recovered,
+        AttemptEnd, Recovered, Unseen,
         crash::{self, Abandoned, Fate},
     },
 };
@@ -50,6 +50,7 @@ impl Session {
             all.unknown_attempts += one.unknown_attempts;
             all.suspects += one.suspects;
             all.quarantined.extend(one.quarantined);
+            all.unseen.extend(one.unseen);
         }
         Ok(all)
     }
@@ -62,8 +63,10 @@ impl Session {
         let mut recovered = Recovered::default();
         let mut abandoned: Vec<(Standing, Abandoned)> = Vec::new();
         for job in busy {
-            let closed = self.close_unseen(&job)?;
+            let unseen = self.close_unseen(&job)?;
+            let closed = unseen.len() as u64;
             recovered.unknown_attempts += closed;
+            recovered.unseen.extend(unseen);
             if job.state == State::Running {
                 let crashes = u32::try_from(job.crashes).unwrap_or(0);
                 abandoned.push((job, Abandoned { crashes, suspect: job.suspect, calling: crashed && closed > 0 }));
@@ -97,8 +100,8 @@ impl Session {
         Ok(recovered)
     }
 
-    /// Closes a job's open attempts as `unknown`; how many.
-    fn close_unseen(&mut self, job: &Standing) -> Result<u64, Trouble> {
+    /// Closes a job's open attempts as `unknown`.
+    fn close_unseen(&mut self, job: &Standing) -> Result<Vec<Unseen>, Trouble> {
         let open: Vec<AttemptId> = {
             let mut statement = self.conn.prepare_cached(concat!(
                 "SELECT id FROM attempts WHERE ",
@@ -109,6 +112,7 @@ impl Session {
             rows.collect::<Result<_, _>>()?
         };
         let ended_at = self.now();
+        let mut unseen = Vec::new();
         for attempt in &open {
             let end = AttemptEnd {
                 attempt: *attempt,
@@ -121,8 +125,13 @@ impl Session {
                 possibly_billed: true,
                 provider_request_id: None,
             };
-            self.close(job, &end)?;
+            if let Some(closed) = self.close(job, &end)? {
+                let pipeline = self.names.pipeline_name(job.pipeline).cloned();
+                let pipeline = pipeline.ok_or_else(|| Trouble::Row(format!("no pipeline {}", job.pipeline)))?;
+                let target = codes::parse(&closed.target)?;
+                unseen.push(Unseen { pipeline, target, most_cost: closed.most_cost });
+            }
         }
-        Ok(codes::unsigned(i64::try_from(open.len()).unwrap_or(i64::MAX)))
+        Ok(unseen)
     }
 }

@@ -21,7 +21,7 @@ pub fn metadata(text: Option<&str>) -> Result<BTreeMap<String, String>, Trouble>
 macro_rules! attempt_columns {
     () => {
         "id, n, target, provider, model, outcome, fault, message, started_at, ended_at, input, output, cache_read, \
-         cache_write, reasoning, cost, billed"
+         cache_write, reasoning, cost, billed, most_cost"
     };
 }
 
@@ -54,6 +54,8 @@ fn attempt(row: &Row<'_>) -> Result<Attempt, Trouble> {
             reasoning: count(14)?,
         }),
     };
+    let possibly_billed: bool = row.get(16)?;
+    let most_cost = if possibly_billed { codes::parse_some(row.get(17)?)? } else { None };
     Ok(Attempt {
         id: AttemptId::from_bytes(row.get(0)?),
         n: row.get(1)?,
@@ -67,7 +69,8 @@ fn attempt(row: &Row<'_>) -> Result<Attempt, Trouble> {
         ended_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_micros),
         usage,
         cost_usd: codes::parse_some(row.get(15)?)?,
-        possibly_billed: row.get(16)?,
+        possibly_billed,
+        possible_cost_usd: most_cost,
         decision: None,
     })
 }

@@ -24,7 +24,7 @@ macro_rules! of_job {
 pub(super) use of_job;
 
 /// Each step from one version of the file to the next. Steps that were ever released are never edited.
-const STEPS: &[&str] = &[FIRST];
+const STEPS: &[&str] = &[FIRST, TRAFFIC];
 
 const FIRST: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -126,6 +126,19 @@ CREATE TABLE audit (
   detail TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_at ON audit (at);
+";
+
+/// The most that a call may cost, and sums of ended calls by hour: they begin with this version of the file.
+const TRAFFIC: &str = "
+ALTER TABLE attempts ADD COLUMN most_cost TEXT;
+CREATE TABLE traffic (
+  hour INTEGER NOT NULL, pipeline INTEGER NOT NULL, target TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+  attempts INTEGER NOT NULL, answered INTEGER NOT NULL, billed INTEGER NOT NULL,
+  input INTEGER NOT NULL, output INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+  reasoning INTEGER NOT NULL,
+  cost TEXT NOT NULL, unpriced INTEGER NOT NULL, possible_cost TEXT NOT NULL, unbounded INTEGER NOT NULL,
+  PRIMARY KEY (hour, pipeline, target, provider, model)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the file to today's shape. `name` is for messages.

@@ -6,11 +6,13 @@ use super::{
     codes,
     schema::of_job,
     session::{Flight, Session, Standing},
+    tally,
     trouble::Trouble,
 };
 use crate::{
     job::{State, state::Event},
-    store::{AttemptEnd, Next, Settled, Settlement},
+    money::Usd,
+    store::{AttemptEnd, Next, Settled, Settlement, Traffic},
 };
 
 /// Ends a job whose attempts are all closed.
@@ -42,7 +44,9 @@ impl Session {
                     self.close_at(seq, job.pipeline, end)?;
                     self.remember(Flight { open: None, ..flight });
                 }
-                _ => self.close(&job, end)?,
+                _ => {
+                    self.close(&job, end)?;
+                }
             }
         }
         if job.state != State::Running || job.fence != codes::signed(settlement.fence.0) {
@@ -121,8 +125,9 @@ impl Session {
         self.execute(sql, [seq]).map(drop)
     }
 
-    /// Closes an attempt once; later ends of the same attempt change nothing.
-    pub fn close(&mut self, job: &Standing, end: &AttemptEnd) -> Result<(), Trouble> {
+    /// Closes an attempt once; later ends of the same attempt change nothing. Where it went and the most that it may have
+    /// cost, if it was open until now.
+    pub fn close(&mut self, job: &Standing, end: &AttemptEnd) -> Result<Option<Closed>, Trouble> {
         // What is remembered of the job's attempts no longer holds.
         self.disremember(job.id);
         let found: Option<i64> = self
@@ -132,37 +137,46 @@ impl Session {
             .optional()?;
         match found {
             Some(seq) => self.close_at(seq, job.pipeline, end),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
-    fn close_at(&mut self, attempt: i64, pipeline: i64, end: &AttemptEnd) -> Result<(), Trouble> {
+    fn close_at(&mut self, attempt: i64, pipeline: i64, end: &AttemptEnd) -> Result<Option<Closed>, Trouble> {
         let usage = end.usage.as_ref();
-        let closed = self.execute(
+        let mut statement = self.conn.prepare_cached(
             "UPDATE attempts SET ended_at = ?2, outcome = ?3, fault = ?4, message = ?5, input = ?6, output = ?7, \
              cache_read = ?8, cache_write = ?9, reasoning = ?10, cost = ?11, billed = ?12, request = ?13 \
-             WHERE seq = ?1 AND ended_at IS NULL",
-            params![
-                attempt,
-                end.ended_at.as_micros(),
-                codes::outcome_code(end.outcome),
-                end.fault.map(|fault| fault.to_string()),
-                end.message,
-                usage.map(|usage| codes::signed(usage.input)),
-                usage.map(|usage| codes::signed(usage.output)),
-                usage.map(|usage| codes::signed(usage.cache_read)),
-                usage.map(|usage| codes::signed(usage.cache_write)),
-                usage.map(|usage| codes::signed(usage.reasoning)),
-                end.cost.map(|cost| cost.to_string()),
-                end.possibly_billed,
-                end.provider_request_id,
-            ],
+             WHERE seq = ?1 AND ended_at IS NULL RETURNING target, provider, model, most_cost",
         )?;
-        if closed > 0
-            && let Some(cost) = end.cost
-        {
+        let mut rows = statement.query(params![
+            attempt,
+            end.ended_at.as_micros(),
+            codes::outcome_code(end.outcome),
+            end.fault.map(|fault| fault.to_string()),
+            end.message,
+            usage.map(|usage| codes::signed(usage.input)),
+            usage.map(|usage| codes::signed(usage.output)),
+            usage.map(|usage| codes::signed(usage.cache_read)),
+            usage.map(|usage| codes::signed(usage.cache_write)),
+            usage.map(|usage| codes::signed(usage.reasoning)),
+            end.cost.map(|cost| cost.to_string()),
+            end.possibly_billed,
+            end.provider_request_id,
+        ])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let place = tally::Place { pipeline, target: row.get(0)?, provider: row.get(1)?, model: row.get(2)? };
+        let most_cost = if end.possibly_billed { codes::parse_some(row.get(3)?)? } else { None };
+        let target = place.target.clone();
+        if let Some(cost) = end.cost {
             self.tally.spend(pipeline, end.ended_at, cost);
         }
-        Ok(())
+        self.tally.carry(end.ended_at, place, Traffic::of(end, most_cost));
+        Ok(Some(Closed { target, most_cost }))
     }
+}
+
+/// An attempt that was open until now.
+pub struct Closed {
+    pub target: String,
+    pub most_cost: Option<Usd>,
 }

@@ -1,17 +1,61 @@
-//! Sums that are kept instead of counted: jobs by pipeline and state, jobs by batch and state, spending by hour.
+//! Sums that are kept instead of counted: jobs by pipeline and state, jobs by batch and state, spending and traffic by
+//! hour.
 //!
 //! Invariant: a transaction's changes are summed here and written once, before it commits; what was never committed is
 //! never seen.
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{codes, trouble::Trouble};
-use crate::{clock::Timestamp, job::State, money::Usd};
+use crate::{
+    clock::Timestamp,
+    job::State,
+    money::Usd,
+    store::{Traffic, traffic::hour_of},
+    usage::Usage,
+};
 
-/// Microseconds of an hour.
-pub const HOUR: i64 = 3_600_000_000;
+/// What calls are summed by, besides the hour; the pipeline as its number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub pipeline: i64,
+    pub target: String,
+    pub provider: String,
+    pub model: String,
+}
+
+/// The columns of [`Traffic`], as [`read_traffic`] reads them.
+macro_rules! traffic_columns {
+    () => {
+        "attempts, answered, billed, input, output, cache_read, cache_write, reasoning, cost, unpriced, \
+         possible_cost, unbounded"
+    };
+}
+pub(super) use traffic_columns;
+
+/// Sums as a row holds them, from this column on.
+pub fn read_traffic(row: &Row<'_>, first: usize) -> Result<Traffic, Trouble> {
+    let count = |place: usize| row.get(first + place).map(codes::unsigned);
+    let (cost, possible): (String, String) = (row.get(first + 8)?, row.get(first + 10)?);
+    Ok(Traffic {
+        attempts: count(0)?,
+        answered: count(1)?,
+        possibly_billed: count(2)?,
+        usage: Usage {
+            input: count(3)?,
+            output: count(4)?,
+            cache_read: count(5)?,
+            cache_write: count(6)?,
+            reasoning: count(7)?,
+        },
+        cost: codes::parse(&cost)?,
+        unpriced: count(9)?,
+        possible_cost: codes::parse(&possible)?,
+        unbounded: count(11)?,
+    })
+}
 
 /// The changes of one transaction.
 #[derive(Debug, Default)]
@@ -20,6 +64,7 @@ pub struct Tally {
     pub states: HashMap<(i64, State), i64>,
     batches: HashMap<(i64, State), i64>,
     spent: HashMap<(i64, i64), Usd>,
+    traffic: HashMap<(i64, Place), Traffic>,
 }
 
 impl Tally {
@@ -43,11 +88,16 @@ impl Tally {
     /// An attempt that cost something ended.
     pub fn spend(&mut self, pipeline: i64, at: Timestamp, cost: Usd) {
         if cost != Usd::ZERO {
-            *self.spent.entry((at.as_micros().div_euclid(HOUR), pipeline)).or_default() += cost;
+            *self.spent.entry((hour_of(at), pipeline)).or_default() += cost;
         }
     }
 
-    /// Writes the changes of pipelines' states and spending into the open transaction.
+    /// An attempt ended.
+    pub fn carry(&mut self, at: Timestamp, place: Place, traffic: Traffic) {
+        *self.traffic.entry((hour_of(at), place)).or_default() += traffic;
+    }
+
+    /// Writes the changes of pipelines' states, spending and traffic into the open transaction.
     pub fn write(&mut self, conn: &Connection) -> Result<(), Trouble> {
         for ((pipeline, state), by) in self.states.iter().filter(|(_, by)| **by != 0) {
             conn.prepare_cached(
@@ -65,7 +115,49 @@ impl Tally {
             conn.prepare_cached("INSERT OR REPLACE INTO spending (hour, pipeline, cost) VALUES (?1, ?2, ?3)")?
                 .execute(params![hour, pipeline, sum.to_string()])?;
         }
+        self.write_traffic(conn)?;
         self.write_batches(conn)
+    }
+
+    fn write_traffic(&mut self, conn: &Connection) -> Result<(), Trouble> {
+        for ((hour, place), mut sums) in self.traffic.drain() {
+            let Place { pipeline, target, provider, model } = place;
+            let before = {
+                let mut statement = conn.prepare_cached(concat!(
+                    "SELECT ",
+                    traffic_columns!(),
+                    " FROM traffic WHERE hour = ?1 AND pipeline = ?2 AND target = ?3 AND provider = ?4 AND model = ?5"
+                ))?;
+                let mut rows = statement.query(params![hour, pipeline, target, provider, model])?;
+                rows.next()?.map(|row| read_traffic(row, 0)).transpose()?
+            };
+            sums += before.unwrap_or_default();
+            conn.prepare_cached(concat!(
+                "INSERT OR REPLACE INTO traffic (hour, pipeline, target, provider, model, ",
+                traffic_columns!(),
+                ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
+            ))?
+            .execute(params![
+                hour,
+                pipeline,
+                target,
+                provider,
+                model,
+                codes::signed(sums.attempts),
+                codes::signed(sums.answered),
+                codes::signed(sums.possibly_billed),
+                codes::signed(sums.usage.input),
+                codes::signed(sums.usage.output),
+                codes::signed(sums.usage.cache_read),
+                codes::signed(sums.usage.cache_write),
+                codes::signed(sums.usage.reasoning),
+                sums.cost.to_string(),
+                codes::signed(sums.unpriced),
+                sums.possible_cost.to_string(),
+                codes::signed(sums.unbounded),
+            ])?;
+        }
+        Ok(())
     }
 
     /// Writes the changes of batches alone; they count as written then.
