@@ -11,6 +11,8 @@ use crate::clock::Timestamp;
 const FASTEST: f64 = 1e12;
 /// A balance this near is met: rates are no whole numbers of microseconds.
 const NEAR: f64 = 1e-6;
+/// A bucket this full is full: one whose rate grows holds a little more every time it is looked at.
+const FULL: f64 = 0.999;
 
 /// A token bucket, full when made.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +55,8 @@ impl Bucket {
         if self.per_micro <= 0.0 {
             return None;
         }
-        let missing = (amount as f64).min(self.burst) - self.balance + self.overflow;
+        let wanted = if amount as f64 > self.burst { self.burst * FULL } else { amount as f64 };
+        let missing = wanted - self.balance + self.overflow;
         if missing <= NEAR {
             return Some(now);
         }
@@ -72,6 +75,30 @@ impl Bucket {
             self.overflows_by = self.overflows_by.max(at);
         }
         self.balance -= amount as f64;
+    }
+
+    /// What is in it; below nothing when more was used than it held.
+    pub fn balance(&mut self, now: Timestamp) -> f64 {
+        self.refill(now);
+        self.balance
+    }
+
+    /// What it holds at most.
+    pub fn burst(&self) -> f64 {
+        self.burst
+    }
+
+    /// What refills in a second.
+    pub fn per_second(&self) -> f64 {
+        self.per_micro * 1e6
+    }
+
+    /// Sets what is in it, never above what it holds.
+    pub fn set_balance(&mut self, now: Timestamp, balance: f64) {
+        self.refill(now);
+        if !balance.is_nan() {
+            self.balance = balance.clamp(-FASTEST, self.burst);
+        }
     }
 
     /// Charges more than was booked.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, grant::Demand};
 use crate::clock::Timestamp;
 
 /// Buckets hold what refills in this time: what providers' own buckets are known to allow.
@@ -34,15 +34,6 @@ pub struct Rates {
     pub concurrency: Option<u32>,
     /// Ours of it, in (0, 1].
     pub share: Decimal,
-}
-
-/// What a call takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
-    /// Requests, usually 1.
-    pub requests: u64,
-    /// Tokens, by the provider's own rule.
-    pub tokens: u64,
 }
 
 /// Whether a call may go.

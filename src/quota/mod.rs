@@ -3,10 +3,24 @@
 //! Invariant: pure arithmetic over rates and balances; the time is an argument. A clock that jumps backwards delays
 //! nothing for longer than it would have taken anyway. Nothing here knows jobs, pipelines or who asks.
 
+pub mod allowance;
 pub mod breaker;
 pub mod bucket;
+pub mod crowd;
+pub mod day;
+pub mod fair;
+pub mod grant;
 pub mod limiter;
+pub mod meter;
+pub mod pace;
+pub mod ramp;
+pub mod rate;
+pub mod scheduler;
 
+pub use allowance::{Allowance, Ending, Learned, Reservation, Standing, Throttle, Verdict};
 pub use breaker::{Breaker, BreakerPhase, BreakerPolicy};
 pub use bucket::Bucket;
-pub use limiter::{Admission, Demand, Limiter, Rates, Utilization};
+pub use grant::{Blocked, Demand, Grant, Limit, ProfileClass, QuotaKey};
+pub use limiter::{Admission, Limiter, Rates, Utilization};
+pub use rate::{LearnedRate, Source, Told};
+pub use scheduler::{Ask, Gate, Granted, LineIx, LineStanding, Scheduler, TicketIx};

@@ -19,6 +19,7 @@ pub mod model;
 mod openai;
 mod options;
 mod prompt;
+pub mod rehearsal;
 mod reply;
 mod server;
 #[cfg(test)]
