@@ -22,7 +22,7 @@ fn target(api: Api, grant: Grant) -> SceneTarget {
 fn scene(quotas: Vec<Scoped<Quota>>, targets: Vec<SceneTarget>, pipelines: Vec<ScenePipeline>) -> Scene {
     let latency = vec![Scoped { scope: scope(), value: Latency::Constant(LATENCY) }];
     Scene {
-        behaviour: BehaviourConfig { quotas, latency, ..BehaviourConfig::default() },
+        behaviour: BehaviourConfig { latency, quotas, ..BehaviourConfig::default() },
         targets,
         pipelines,
         turned_away_after: Duration::from_millis(20),
@@ -143,7 +143,7 @@ fn after_an_outage_the_full_rate_is_back_soon_and_without_a_stampede() {
         );
         let fault = FaultRule {
             from: Duration::from_secs(20),
-            lasts: Some(Duration::from_secs(60)),
+            lasts: Some(Duration::from_mins(1)),
             ..FaultRule::always(FaultKind::Overloaded { status: 503, retry_after: None })
         };
         scene.behaviour.faults = vec![Scoped { scope: scope(), value: fault }];
