@@ -1,35 +1,31 @@
-//! Rollouts: which side of a split a key falls to.
+//! Rollouts: which side of a split a key falls to, what the two sides' outcomes prove, and where a rollout goes next.
 //!
-//! Invariant: sticky and monotone. Raising a percentage only adds keys to the candidate; lowering it only removes the
-//! newest. The published vectors in the tests never change.
+//! Invariant: pure. Time is an argument, and there is no chance at all: the same rows of the ledger, killed, doubled or
+//! shuffled, give the same verdicts, and the same events give the same course. Nothing here knows how rows are stored,
+//! who the operators are, or how a job is routed and called.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`split`] | the bucket of a key |
+//! | [`evidence`] | rows of the ledger, put into order and into blocks |
+//! | [`process`] | what can be concluded from them, at any moment, with a stated error rate |
+//! | [`gate`] | one requirement of a rollout, and its verdict |
+//! | [`controller`] | the course of a rollout: steps, holds, rollbacks |
+//! | [`breaker`] | the run of failures that needs no statistics |
+//!
+//! `docs/rollouts.md` tells operators the same in their words.
 
-use sha2::{Digest, Sha256};
+mod beta;
+mod bits;
+pub mod breaker;
+pub mod controller;
+pub mod evidence;
+pub mod gate;
+pub mod process;
+pub mod split;
 
-use crate::money::BasisPoints;
-
-/// The bucket of a key, 0 to 9,999: the first 8 bytes, big endian, of SHA-256(`salt` + 0x1f + `key`), scaled.
-pub fn bucket(salt: &str, key: &str) -> u16 {
-    let digest = Sha256::new().chain_update(salt).chain_update([0x1f]).chain_update(key).finalize();
-    let mut first = [0_u8; 8];
-    first.copy_from_slice(&digest[..8]);
-    let scaled = (u128::from(u64::from_be_bytes(first)) * 10_000) >> 64;
-    u16::try_from(scaled).unwrap_or(9_999)
-}
-
-/// Whether a bucket falls to the candidate.
-pub fn is_candidate(bucket: u16, percent: BasisPoints) -> bool {
-    bucket < percent.get()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn published_vectors() {
-        for (key, expected) in [("c-1", 45), ("c-2", 1493), ("c-42", 855), ("customer-0007", 4420), ("ünïcode", 6593)]
-        {
-            assert_eq!(bucket("ticket-triage/to-bedrock", key), expected, "{key}");
-        }
-    }
-}
+pub use breaker::{Breaker, BreakerRule};
+pub use controller::{Controller, Event, Plan, Readings, Refusal, State, Step, Transition, Turn};
+pub use evidence::{Evidence, Horizon, Outcome, Pair, Score};
+pub use gate::{Criterion, GateSpec, OnFail, Verdict};
+pub use split::{bucket, is_candidate};
