@@ -3,6 +3,8 @@
 //! Invariant: pure. Nothing is dropped in silence: what a target cannot carry exactly is noted or refused, as the
 //! target's fidelity says. No sockets and no SDK clients in here.
 
+#[cfg(test)]
+mod answers;
 pub mod converse;
 pub mod faults;
 mod fidelity;

@@ -176,9 +176,7 @@ impl Stream {
         keep("cache_read_input_tokens", &mut self.usage.cache_read);
         keep("cache_creation_input_tokens", &mut self.usage.cache_write);
         self.details = claude_answer::details(Some(usage)).or(self.details.take());
-        if let Some(tier) = usage.get("service_tier").and_then(Value::as_str) {
-            self.tier = Some(tier.to_owned());
-        }
+        self.tier = claude_answer::tier(usage).or(self.tier.take());
     }
 }
 
