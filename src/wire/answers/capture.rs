@@ -56,13 +56,9 @@ impl Capture {
             "openai" | "sse" => Family::OpenAi,
             _ => panic!("{name}: of no known family"),
         };
-        let is_stream = !name.ends_with(".json");
+        let is_stream = parts.last() != Some(&"json");
         let mut headers = HeaderCounts::default();
-        let (read, bytes) = if name.ends_with(".json") {
-            let whole: Value = serde_json::from_str(text).unwrap();
-            headers = HeaderCounts::read(whole["headers"]["input"].as_str(), whole["headers"]["output"].as_str());
-            (whole["reading"].clone(), whole["answer"].to_string().into_bytes())
-        } else {
+        let (read, bytes) = if is_stream {
             let (first, rest) = text.split_once('\n').unwrap();
             let read = match first.strip_prefix(": reading ") {
                 Some(read) => Some(serde_json::from_str(read).unwrap()),
@@ -70,6 +66,10 @@ impl Capture {
             };
             let bytes = if read.is_some() { rest } else { text };
             (read.unwrap_or_default(), bytes.as_bytes().to_vec())
+        } else {
+            let whole: Value = serde_json::from_str(text).unwrap();
+            headers = HeaderCounts::read(whole["headers"]["input"].as_str(), whole["headers"]["output"].as_str());
+            (whole["reading"].clone(), whole["answer"].to_string().into_bytes())
         };
         let reading = reading(&read);
         let stem = parts[0].to_owned();

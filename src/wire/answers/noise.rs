@@ -1,5 +1,7 @@
 //! Bytes that are no answer, and answers without end: nothing panics, nothing grows.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -14,6 +16,8 @@ use crate::{
         stream::{Assembly, Delta, Event, MAX_CALLS, MAX_STREAM},
     },
 };
+
+static CAPTURES: LazyLock<Vec<Capture>> = LazyLock::new(Capture::all);
 
 fn all() -> Reading {
     Reading {
@@ -60,8 +64,7 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, prop::collection::vec(any::<u8>(), 0..4)), 1..5),
         size in 1_usize..400,
     ) {
-        let captures = Capture::all();
-        let capture = which.get(&captures);
+        let capture = which.get(CAPTURES.as_slice());
         let mut bytes = capture.bytes.clone();
         for (place, length, noise) in damage {
             let start = place.index(bytes.len() + 1);

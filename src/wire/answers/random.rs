@@ -99,15 +99,27 @@ fn streamed(answer: &Answer, reading: &Reading, cuts: &[prop::sample::Index]) ->
     for (index, block) in (0..).zip(&answer.content) {
         let mut delta = |delta| push(StreamEvent::BlockDelta { index, delta });
         match block {
-            AnswerBlock::Text(text) => pieces(text, cuts).into_iter().for_each(|piece| delta(BlockDelta::Text(piece))),
+            AnswerBlock::Text(text) => {
+                for piece in pieces(text, cuts) {
+                    delta(BlockDelta::Text(piece));
+                }
+            }
             AnswerBlock::Cited { text, citations } => {
-                pieces(text, cuts).into_iter().for_each(|piece| delta(BlockDelta::Text(piece)));
-                citations.iter().for_each(|citation| delta(BlockDelta::Citation(citation.clone())));
+                for piece in pieces(text, cuts) {
+                    delta(BlockDelta::Text(piece));
+                }
+                for citation in citations {
+                    delta(BlockDelta::Citation(citation.clone()));
+                }
             }
             AnswerBlock::Reasoning { text, signature } => {
-                pieces(text, cuts).into_iter().for_each(|piece| delta(BlockDelta::Reasoning(piece)));
+                for piece in pieces(text, cuts) {
+                    delta(BlockDelta::Reasoning(piece));
+                }
                 let signature = signature.clone().unwrap_or_default();
-                pieces(&signature, cuts).into_iter().for_each(|piece| delta(BlockDelta::Signature(piece)));
+                for piece in pieces(&signature, cuts) {
+                    delta(BlockDelta::Signature(piece));
+                }
             }
             AnswerBlock::Redacted(data) => delta(BlockDelta::Redacted(data.clone())),
             AnswerBlock::ToolUse { id, name, input } => {
@@ -145,7 +157,10 @@ fn chunked(completion: &Value, cuts: &[prop::sample::Index]) -> Vec<u8> {
     for choice in completion["choices"].as_array().unwrap() {
         let message = &choice["message"];
         let mut delta = |delta: Value| say(json!([{ "index": choice["index"], "delta": delta }]), &Value::Null);
-        for (name, value) in message.as_object().unwrap() {
+        // Models think before they speak.
+        let (thoughts, rest): (Vec<_>, Vec<_>) =
+            message.as_object().unwrap().iter().partition(|(name, _)| *name == "reasoning_content");
+        for (name, value) in thoughts.into_iter().chain(rest) {
             match (name.as_str(), value) {
                 ("tool_calls", calls) => {
                     for (index, call) in calls.as_array().unwrap().iter().enumerate() {
@@ -190,7 +205,7 @@ proptest! {
             }
         }
         let ids: Vec<&Value> = message["tool_calls"].as_array().into_iter().flatten().map(|call| &call["id"]).collect();
-        let distinct: std::collections::BTreeSet<String> = ids.iter().map(|id| id.to_string()).collect();
+        let distinct: std::collections::BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
         prop_assert_eq!(ids.len(), distinct.len());
     }
 

@@ -137,7 +137,7 @@ fn what_a_form_cannot_say_is_refused_by_name() {
         (
             Form::Llama,
             with(|request| {
-                request.output_config = Some(OutputConfig { name: None, description: None, schema: json!({}) })
+                request.output_config = Some(OutputConfig { name: None, description: None, schema: json!({}) });
             }),
             "response_format",
         ),
