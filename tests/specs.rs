@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use landbridge::{
     catalog::{Catalog, Lifecycle, Model},
     diagnostic::Diagnostic,
+    snapshot,
     spec::{self, Api, Context, ModelDefinitions, Pipeline, ProviderFacts, Providers, model_definition},
 };
 
@@ -86,7 +87,14 @@ impl World {
     fn read(&self, file: &str, text: &[u8]) -> spec::Read {
         let today = "2026-11-22".parse().unwrap();
         let context = Context { providers: &self.providers, models: &self.models, catalog: &self.catalog, today };
-        spec::read(file, text, &context)
+        let mut read = spec::read(file, text, &context);
+        // As a snapshot does.
+        if let Some(pipeline) = &read.pipeline {
+            read.diagnostics.extend(snapshot::foresee(file, text, pipeline, &self.catalog));
+            read.diagnostics.sort_by_key(|found| found.position.map(|at| (at.line, at.column)));
+            read.pipeline = read.pipeline.filter(|_| !read.diagnostics.iter().any(Diagnostic::is_error));
+        }
+        read
     }
 }
 

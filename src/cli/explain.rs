@@ -2,10 +2,7 @@
 
 mod count;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -15,16 +12,15 @@ use super::{
     print::{Console, Format, grouped},
 };
 use crate::{
-    catalog::{Fit, Model},
+    catalog::Fit,
     engine::{
+        explain::{Carriage, Foreseen},
         size::{self, Size},
         world::World,
     },
     job::Envelope,
     names::PipelineName,
-    routing::{self, Question, Route, decide_counting, prompt::prompt_tokens},
-    spec::{Target, condition::Facts},
-    wire::{self, Prepared, Refusal},
+    routing,
 };
 
 /// Say where a job would go, and each reason for it
@@ -68,63 +64,37 @@ pub fn execute(args: &ExplainArgs, config: &Path, console: &mut Console<'_>) -> 
     let offline = offline::load(config, &[])?;
     let name = args.job.display();
     let bytes = read_bounded(&args.job).map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
-    let envelope = Envelope::parse(&bytes).map_err(|error| {
+    let mut envelope = Envelope::parse(&bytes).map_err(|error| {
         let param = error.param.as_deref().map_or_else(String::new, |param| format!(" at `{param}`"));
         Failure::new(format!("{name} is not a job{param}: {}", error.message))
     })?;
+    if let Some(wanted) = &args.pipeline {
+        envelope.pipeline = Some(wanted.clone());
+    }
     let snapshot = offline.snapshot;
     let world = World::new(0, snapshot.clone(), snapshot.flags.clone(), Vec::new());
-    let loaded = if let Some(wanted) = args.pipeline.as_ref().or(envelope.pipeline.as_ref()) {
-        snapshot.pipelines.get(wanted).ok_or_else(|| Failure::new(snapshot.explain_missing(wanted)))?
-    } else {
-        let model = envelope.body.get("model").and_then(Value::as_str).unwrap_or_default();
-        snapshot.accepting(model).ok_or_else(|| {
-            Failure::new(format!("{name} names no pipeline, and none accepts model {model:?}; use --pipeline"))
-        })?
-    };
-    let spec = &loaded.pipeline;
-    let lane = world.lane(&spec.name).ok_or_else(|| Failure::new(snapshot.explain_missing(&spec.name)))?;
-    let prompt_tokens = || prompt_tokens(&envelope.body);
-    let facts = Facts {
-        id: "job_explained",
-        pipeline: spec.name.as_str(),
-        metadata: &envelope.metadata,
-        labels: &spec.labels,
-        priority: i64::from(envelope.priority.unwrap_or(spec.priority)),
-        body: &envelope.body,
-        prompt_tokens: &prompt_tokens,
-        age_seconds: 0,
-    };
-    let decision = decide_counting(&Question { pipeline: spec, flags: &lane.flags, facts });
-    let record = decision.record(spec, snapshot.generation);
-    let mut carried = Vec::new();
-    if let Route::Dispatch(chain) = &decision.route {
-        for ix in chain {
-            let target = spec.target(*ix);
-            let model = snapshot.catalog.find(target.api, &target.model);
-            let prepared = wire::prepare(target, model, &envelope.body);
-            let output = prepared.as_ref().ok().and_then(|prepared| prepared.max_output_tokens);
-            let size = size::count(&envelope.body, target, model, output);
-            carried.push(Carried { target, model, body: &envelope.body, prepared, output, size });
-        }
-    }
-    let counted = if args.count_tokens { Some(count::count(&offline.settings, &carried)?) } else { None };
+    let foreseen = world.foresee(&envelope, size::count).map_err(|error| Failure::new(error.to_string()))?;
+    let Foreseen { pipeline, decision, chain } = &foreseen;
+    let counted = if args.count_tokens { Some(count::count(&offline.settings, chain, &envelope.body)?) } else { None };
     match args.format {
         Format::Json => {
-            let mut targets: Vec<Value> = carried.iter().map(Carried::to_json).collect();
+            let mut targets: Vec<Value> = chain.iter().map(Carriage::to_json).collect();
             for (target, counted) in targets.iter_mut().zip(counted.iter().flatten()) {
                 target["counted_tokens"] = counted.to_json();
             }
-            console.json(&json!({ "pipeline": spec.name, "decision": record, "targets": targets }))?;
+            console.json(&json!({ "pipeline": pipeline, "decision": decision, "targets": targets }))?;
         }
         Format::Human => {
-            writeln!(console.out, "pipeline {} ({})\n{}", spec.name, loaded.file, routing::explain(&record))?;
-            for (place, target) in carried.iter().enumerate() {
-                for line in target.in_words() {
-                    writeln!(console.out, "target {}: {line}", target.target.name)?;
+            let file = snapshot.pipelines.get(pipeline).map_or("", |loaded| loaded.file.as_str());
+            writeln!(console.out, "pipeline {pipeline} ({file})\n{}", routing::explain(decision))?;
+            for (place, carriage) in chain.iter().enumerate() {
+                let name = &carriage.target.name;
+                for line in carriage.fidelity_in_words() {
+                    writeln!(console.out, "target {name}: {line}")?;
                 }
+                writeln!(console.out, "target {name}: {}", size_in_words(carriage))?;
                 if let Some(counted) = counted.as_ref().and_then(|counted| counted.get(place)) {
-                    writeln!(console.out, "target {}: {counted}", target.target.name)?;
+                    writeln!(console.out, "target {name}: {counted}")?;
                 }
             }
         }
@@ -132,66 +102,23 @@ pub fn execute(args: &ExplainArgs, config: &Path, console: &mut Console<'_>) -> 
     Ok(Exit::Success)
 }
 
-/// A target of the chain, and what would be sent there.
-pub(super) struct Carried<'a> {
-    pub(super) target: &'a Arc<Target>,
-    pub(super) model: Option<&'a Model>,
-    pub(super) body: &'a Value,
-    pub(super) prepared: std::result::Result<Prepared, Refusal>,
-    /// The longest answer.
-    output: Option<u64>,
-    size: Size,
-}
-
-impl Carried<'_> {
-    fn to_json(&self) -> Value {
-        let Size { prompt, fit } = self.size;
-        let mut json = match &self.prepared {
-            Ok(prepared) => json!({ "target": self.target.name, "fidelity": prepared.fidelity }),
-            Err(refusal) => json!({ "target": self.target.name, "refused": refusal.message, "param": refusal.param }),
-        };
-        json["prompt_tokens"] = json!({ "at_least": prompt.least, "at_most": prompt.most });
-        json["max_output_tokens"] = json!(self.output);
-        json["context_window"] = json!(self.model.and_then(|model| model.context_window));
-        json["fits"] = match fit {
-            Fit::Fits => json!(true),
-            Fit::MayFit => Value::Null,
-            Fit::TooLong(_) => json!(false),
-        };
-        json
-    }
-
-    fn in_words(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        match &self.prepared {
-            Ok(prepared) if prepared.fidelity.is_empty() => lines.push("carried exactly".to_owned()),
-            Ok(prepared) => lines.extend(
-                prepared.fidelity.iter().map(|note| format!("{} {}: {}", note.parameter, note.action, note.detail)),
-            ),
-            Err(refusal) => lines.push(format!("cannot carry it: {refusal}")),
+fn size_in_words(carriage: &Carriage) -> String {
+    let Size { prompt, fit } = carriage.size;
+    let tokens = if prompt.least == prompt.most {
+        grouped(prompt.most)
+    } else {
+        format!("{} to {}", grouped(prompt.least), grouped(prompt.most))
+    };
+    let output = carriage.max_output_tokens();
+    let output = output.map(|most| format!(", at most {} of answer", grouped(most))).unwrap_or_default();
+    match (fit, carriage.model.as_ref().and_then(|model| model.context_window)) {
+        (Fit::TooLong(limit), _) => format!("too long: {}", limit.exceeded_by(prompt)),
+        (_, None) => format!("{tokens} prompt tokens{output}; its window is not known"),
+        (Fit::MayFit, Some(window)) => {
+            format!("{tokens} prompt tokens{output}: may fit its window of {}; the provider will say", grouped(window))
         }
-        lines.push(self.size_in_words());
-        lines
-    }
-
-    fn size_in_words(&self) -> String {
-        let Size { prompt, fit } = self.size;
-        let tokens = if prompt.least == prompt.most {
-            grouped(prompt.most)
-        } else {
-            format!("{} to {}", grouped(prompt.least), grouped(prompt.most))
-        };
-        let output = self.output.map(|most| format!(", at most {} of answer", grouped(most))).unwrap_or_default();
-        match (fit, self.model.and_then(|model| model.context_window)) {
-            (Fit::TooLong(limit), _) => format!("too long: {}", limit.exceeded_by(prompt)),
-            (_, None) => format!("{tokens} prompt tokens{output}; its window is not known"),
-            (Fit::MayFit, Some(window)) => format!(
-                "{tokens} prompt tokens{output}: may fit its window of {}; the provider will say",
-                grouped(window)
-            ),
-            (Fit::Fits, Some(window)) => {
-                format!("{tokens} prompt tokens{output}: fits its window of {}", grouped(window))
-            }
+        (Fit::Fits, Some(window)) => {
+            format!("{tokens} prompt tokens{output}: fits its window of {}", grouped(window))
         }
     }
 }

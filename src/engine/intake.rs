@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, world::World};
 use crate::{
     clock::Timestamp,
     ids::JobId,
@@ -64,6 +64,33 @@ pub enum IntakeError {
     /// The store did not take it.
     #[error("the job was not stored: {0}")]
     Store(String),
+}
+
+impl World {
+    /// The pipeline that takes an envelope.
+    pub(super) fn pipeline_for(&self, envelope: &Envelope) -> Result<&std::sync::Arc<LoadedPipeline>, IntakeError> {
+        let snapshot = &self.snapshot;
+        if let Some(name) = &envelope.pipeline {
+            return snapshot.pipelines.get(name).ok_or_else(|| IntakeError::UnknownPipeline {
+                message: snapshot.explain_missing(name),
+                param: "pipeline",
+            });
+        }
+        let model = envelope.body.get("model").and_then(serde_json::Value::as_str);
+        let Some(model) = model else {
+            return Err(IntakeError::UnknownPipeline {
+                message: "the job names no pipeline, and its body no model that could find one; set `pipeline`"
+                    .to_owned(),
+                param: "pipeline",
+            });
+        };
+        snapshot.accepting(model).ok_or_else(|| IntakeError::UnknownPipeline {
+            message: format!(
+                "the job names no pipeline, and none accepts model {model:?}; set `pipeline`, or add the model to a spec's `accept: {{ models: […] }}`"
+            ),
+            param: "body.model",
+        })
+    }
 }
 
 impl Engine {
@@ -195,28 +222,7 @@ impl Engine {
 
     /// The pipeline that an envelope names, or the one that accepts its model.
     pub(super) fn pipeline_for(&self, envelope: &Envelope) -> Result<std::sync::Arc<LoadedPipeline>, IntakeError> {
-        let world = self.world.load();
-        let snapshot = &world.snapshot;
-        if let Some(name) = &envelope.pipeline {
-            return snapshot.pipelines.get(name).cloned().ok_or_else(|| IntakeError::UnknownPipeline {
-                message: snapshot.explain_missing(name),
-                param: "pipeline",
-            });
-        }
-        let model = envelope.body.get("model").and_then(serde_json::Value::as_str);
-        let Some(model) = model else {
-            return Err(IntakeError::UnknownPipeline {
-                message: "the job names no pipeline, and its body no model that could find one; set `pipeline`"
-                    .to_owned(),
-                param: "pipeline",
-            });
-        };
-        snapshot.accepting(model).cloned().ok_or_else(|| IntakeError::UnknownPipeline {
-            message: format!(
-                "the job names no pipeline, and none accepts model {model:?}; set `pipeline`, or add the model to a spec's `accept: {{ models: […] }}`"
-            ),
-            param: "body.model",
-        })
+        self.world.load().pipeline_for(envelope).cloned()
     }
 
     fn taken(

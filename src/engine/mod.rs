@@ -6,7 +6,7 @@
 mod carry;
 mod cost;
 mod dispatch;
-mod explain;
+pub mod explain;
 pub mod health;
 mod holds;
 mod inflight;

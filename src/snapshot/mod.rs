@@ -4,13 +4,14 @@
 //! a broken one keeps its last good version. Reading the disk is somebody else's work: bytes come in as arguments.
 //!
 //! The rooms: [`load`] puts everything together; `specs` reads each file, `trial` runs its tests, `resolve` settles which
-//! of two files may have a name or a model; `definitions` and `flags_file` read what is not a spec; `accept` and
+//! of two files may have a name or a model; `foresight` asks the translation what becomes of targets' own parameters; `definitions` and `flags_file` read what is not a spec; `accept` and
 //! `overlap` know which models go where; [`describe_changes`] says what differs between two snapshots.
 
 mod accept;
 mod definitions;
 mod diff;
 mod flags_file;
+mod foresight;
 mod load;
 mod missing;
 mod overlap;
@@ -39,6 +40,7 @@ use crate::{
 pub(crate) use accept::AcceptIndex;
 pub use definitions::LoadedModel;
 pub use diff::describe_changes;
+pub use foresight::foresee;
 pub use load::load;
 pub use sources::SourceFile;
 

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use super::{FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, trial};
+use super::{FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, foresight::foresee, trial};
 use crate::{
     diagnostic::Diagnostic,
     spec::{self, Context, FlagSet},
@@ -125,6 +125,10 @@ fn read_text(file: &str, bytes: &[u8], context: &LoadContext, check: &Context<'_
     let Some(pipeline) = read.pipeline else {
         return (None, spec::salvage_flags(file, bytes, &context.providers), diagnostics);
     };
+    diagnostics.extend(foresee(file, bytes, &pipeline, check.catalog));
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        return (None, Some(pipeline.flags), diagnostics);
+    }
     let text = String::from_utf8_lossy(bytes);
     let failed = trial::run(&pipeline, &context.providers, file, text.strip_prefix('\u{feff}').unwrap_or(&text));
     let flags = Some(pipeline.flags.clone());

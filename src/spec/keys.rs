@@ -1,5 +1,6 @@
 //! Every key that a spec may hold, in one place: the reader refuses what is not here, and a test holds the schema to it.
 
+use super::schema::{Caps, Parameters};
 use crate::yaml::Keys;
 
 /// Why a gated rollout's keys are refused.
@@ -56,38 +57,7 @@ pub const TARGET: Keys = Keys::new(
 ]);
 
 /// A target's `defaults` and `override`, and a model definition's `parameters`.
-pub const PARAMETERS: Keys = Keys::new(
-    "a set of parameters",
-    &[
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "n",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "user",
-        "safety_identifier",
-        "store",
-        "metadata",
-        "response_format",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "reasoning_effort",
-        "verbosity",
-        "service_tier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-    ],
-)
-.unbuilt(&[
+pub const PARAMETERS: Keys = Keys::new("a set of parameters", Parameters::NAMES).unbuilt(&[
     ("model", "the target's own `model` is what is called"),
     ("messages", "use the target's `system` to add text"),
     ("stream", "leave it out; queued jobs are called without streaming"),
@@ -96,21 +66,11 @@ pub const PARAMETERS: Keys = Keys::new(
     ("function_call", "use `tool_choice`"),
 ]);
 
+/// The `guardrail` of a set of parameters.
+pub const GUARDRAIL: Keys = Keys::new("a guardrail", &["id", "version", "trace"]);
+
 /// A target's `cap`.
-pub const CAP: Keys = Keys::new(
-    "`cap`",
-    &[
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "n",
-        "presence_penalty",
-        "frequency_penalty",
-        "top_logprobs",
-    ],
-);
+pub const CAP: Keys = Keys::new("`cap`", Caps::NAMES);
 
 /// A target's `system`.
 pub const SYSTEM: Keys = Keys::new("`system`", &["text", "mode"]);
@@ -181,39 +141,21 @@ pub const EXPECT: Keys = Keys::new("`expect`", &["target", "chain", "rule", "hel
 pub const MODEL_DEFINITION: Keys =
     Keys::new("a model definition", &["name", "provider", "region", "parameters", "system", "format"]);
 
+/// The names that Claude and Llama use for OpenAI's.
+const NATIVE_NAMES: [&str; 3] = ["max_gen_len", "max_tokens_to_sample", "stop_sequences"];
+
+const DEFINITION_NAMES: [&str; Parameters::NAMES.len() + NATIVE_NAMES.len()] = {
+    let mut names = [""; Parameters::NAMES.len() + NATIVE_NAMES.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = match at.checked_sub(Parameters::NAMES.len()) {
+            Some(native) => NATIVE_NAMES[native],
+            None => Parameters::NAMES[at],
+        };
+        at += 1;
+    }
+    names
+};
+
 /// A model definition's `parameters`: OpenAI's names, and those that Claude and Llama use for the same things.
-pub const DEFINITION_PARAMETERS: Keys = Keys::new(
-    "`parameters`",
-    &[
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "n",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "user",
-        "safety_identifier",
-        "store",
-        "metadata",
-        "response_format",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "reasoning_effort",
-        "verbosity",
-        "service_tier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "max_gen_len",
-        "max_tokens_to_sample",
-        "stop_sequences",
-    ],
-)
-.unbuilt(PARAMETERS.unbuilt);
+pub const DEFINITION_PARAMETERS: Keys = Keys::new("`parameters`", &DEFINITION_NAMES).unbuilt(PARAMETERS.unbuilt);

@@ -6,11 +6,13 @@
 use rust_decimal::Decimal;
 use serde_json::Value as Json;
 
-use super::{keys, target::Parameters};
+use super::{keys, model_definition::LONGEST_MODEL, target::Parameters};
 use crate::yaml::{Entry, Findings, Keys, Node, Value};
 
 /// Longest text of a parameter.
 const LONGEST_TEXT: usize = 1_024;
+/// Longest version of a guardrail.
+const LONGEST_VERSION: usize = 16;
 /// Most tokens that can be asked for: far above any model.
 pub(super) const MOST_TOKENS: i64 = 10_000_000;
 
@@ -80,7 +82,8 @@ fn read_value(name: &str, entry: &Entry, findings: &mut Findings) -> Option<Json
             let texts = node.texts(what, findings)?;
             Some(Json::Object(texts.into_iter().map(|(key, value)| (key, Json::from(value))).collect()))
         }
-        "logit_bias" | "response_format" | "tool_choice" => {
+        "guardrail" => read_guardrail(node, findings),
+        "logit_bias" | "response_format" | "tool_choice" | "additional_model_request_fields" => {
             node.entries(what, findings)?;
             node.json(what, findings)
         }
@@ -90,6 +93,22 @@ fn read_value(name: &str, entry: &Entry, findings: &mut Findings) -> Option<Json
         }
         _ => node.line(what, LONGEST_TEXT, findings).map(Json::from),
     }
+}
+
+fn read_guardrail(node: &Node, findings: &mut Findings) -> Option<Json> {
+    const TRACES: [(&str, &str); 3] =
+        [("enabled", "enabled"), ("disabled", "disabled"), ("enabled_full", "enabled_full")];
+    let section = node.section(&keys::GUARDRAIL, findings)?;
+    let id = section.require("id", findings).and_then(|node| node.line("id", LONGEST_MODEL, findings));
+    let version = section.require("version", findings).and_then(|node| node.line("version", LONGEST_VERSION, findings));
+    let trace = section.get("trace").map(|node| node.choice("trace", &TRACES, findings));
+    let mut guardrail = serde_json::Map::new();
+    guardrail.insert("id".to_owned(), id?.into());
+    guardrail.insert("version".to_owned(), version?.into());
+    if let Some(trace) = trace {
+        guardrail.insert("trace".to_owned(), trace?.into());
+    }
+    Some(Json::Object(guardrail))
 }
 
 fn in_range(node: &Node, what: &str, low: i32, high: i32, findings: &mut Findings) -> Option<Json> {

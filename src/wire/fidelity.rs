@@ -4,7 +4,7 @@
 
 use crate::{
     job::{FidelityAction, FidelityNote},
-    spec::{Fidelity, Target},
+    spec::{Api, Fidelity, Target},
     wire::Refusal,
 };
 
@@ -54,26 +54,56 @@ impl<'a> Ledger<'a> {
 
     /// Part of what the answer promises: dropped by a loose target only, refused by every other.
     pub(super) fn breach(&mut self, parameter: impl Into<String>, detail: &str) -> Result<(), Refusal> {
+        self.breach_as(parameter, FidelityAction::Dropped, detail)
+    }
+
+    /// The same, where a loose target still makes something of it.
+    pub(super) fn breach_as(
+        &mut self,
+        parameter: impl Into<String>,
+        action: FidelityAction,
+        detail: &str,
+    ) -> Result<(), Refusal> {
         let parameter = parameter.into();
         if self.target.fidelity == Fidelity::Loose {
-            self.note_always(parameter, FidelityAction::Dropped, detail);
+            self.note_always(parameter, action, detail);
             return Ok(());
         }
         let message = format!(
-            "{parameter}: {detail} (target {:?}): send such jobs to an OpenAI target, leave the parameter out, or set \
-             `fidelity: loose` on the target to go without it",
+            "{parameter}: {detail} (target {:?}): send such jobs to {}, leave the parameter out, or set `fidelity: \
+             loose` on the target to go without it",
             self.target.name.as_str(),
+            self.others(),
         );
         Err(Refusal::of(parameter, message))
+    }
+
+    /// What a job sets though only targets may.
+    pub(super) fn uninvited(&mut self, parameter: &str) -> Result<(), Refusal> {
+        const DETAIL: &str = "only a target sets it, in its `defaults` or `override`";
+        if self.target.fidelity == Fidelity::Loose {
+            self.note_always(parameter, FidelityAction::Dropped, DETAIL);
+            return Ok(());
+        }
+        Err(Refusal::of(parameter, format!("{parameter}: {DETAIL}; leave it out of the job")))
     }
 
     /// What cannot be left out without making nonsense of the request, whatever the fidelity.
     pub(super) fn impossible(&self, parameter: impl Into<String>, detail: &str) -> Refusal {
         let parameter = parameter.into();
         let message = format!(
-            "{parameter}: {detail} (target {:?}): send such jobs to an OpenAI target",
+            "{parameter}: {detail} (target {:?}): send such jobs to {}",
             self.target.name.as_str(),
+            self.others(),
         );
         Refusal::of(parameter, message)
+    }
+
+    /// Who may take what this target cannot.
+    fn others(&self) -> &'static str {
+        match self.target.api {
+            Api::Bedrock => "an OpenAI target",
+            Api::OpenAi => "another target",
+        }
     }
 }

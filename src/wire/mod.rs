@@ -3,11 +3,12 @@
 //! Invariant: pure. Nothing is dropped in silence: what a target cannot carry exactly is noted or refused, as the
 //! target's fidelity says. No sockets and no SDK clients in here.
 
-#[cfg(test)]
-mod answers;
 pub mod converse;
+mod effort;
 pub mod faults;
 mod fidelity;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod invoke;
 pub mod openai;
 mod parameters;
@@ -112,10 +113,13 @@ pub fn prepare(target: &Target, model: Option<&Model>, body: &Value) -> Result<P
             "queued jobs are called without streaming; the whole answer is kept",
         );
     }
+    for name in &effective.uninvited {
+        ledger.uninvited(name)?;
+    }
     let (payload, max_output_tokens) = match target.api {
         Api::OpenAi => {
-            let body = openai::request::body(target, model, &effective)?;
-            (Payload::OpenAi(body), effective.output_limit.as_ref().map(|limit| limit.tokens))
+            let (body, limit) = openai::request::body(target, model, &effective, &mut reading, &mut ledger)?;
+            (Payload::OpenAi(body), limit)
         }
         Api::Bedrock => {
             let request = converse::translate(target, model, &effective, &mut reading, &mut ledger)?;

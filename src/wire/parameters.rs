@@ -15,6 +15,13 @@ use crate::spec::{SystemMode, Target};
 /// The two names of the output bound, the newer first.
 pub(super) const LIMIT_NAMES: [&str; 2] = ["max_completion_tokens", "max_tokens"];
 
+/// Fields of the model's own, which a target adds to its Bedrock calls.
+pub(super) const ADDITIONAL_FIELDS: &str = "additional_model_request_fields";
+/// The guardrail of a target's Bedrock calls.
+pub(super) const GUARDRAIL: &str = "guardrail";
+/// What only a target may set: a job must not choose who watches over it.
+pub(super) const TARGETS_OWN: [&str; 2] = [ADDITIONAL_FIELDS, GUARDRAIL];
+
 /// Handled on their own, or not a matter of parameters at all.
 const SET_APART: [&str; 6] = ["model", "messages", "stream", "stream_options", LIMIT_NAMES[0], LIMIT_NAMES[1]];
 
@@ -28,6 +35,8 @@ pub(super) struct Effective<'a> {
     pub messages: Messages<'a>,
     /// The job asked for a stream.
     pub streams: bool,
+    /// What the job set though only a target may; not among the parameters.
+    pub uninvited: Vec<&'a str>,
 }
 
 /// How many tokens the answer may have.
@@ -94,9 +103,11 @@ pub(super) fn effective<'a>(target: &'a Target, body: &'a Value) -> Result<Effec
     let Some(body) = body.as_object() else {
         return Err(Refusal { param: None, message: "body: must be a JSON object in OpenAI's chat form".to_owned() });
     };
+    let uninvited =
+        TARGETS_OWN.into_iter().filter(|name| body.get(*name).is_some_and(|value| !value.is_null())).collect();
     let mut parameters: Vec<(&str, Cow<'_, Value>)> = body
         .iter()
-        .filter(|(name, _)| !SET_APART.contains(&name.as_str()))
+        .filter(|(name, _)| !SET_APART.contains(&name.as_str()) && !TARGETS_OWN.contains(&name.as_str()))
         .map(|(name, value)| (name.as_str(), Cow::Borrowed(value)))
         .collect();
     for (name, value) in own(&target.defaults) {
@@ -119,7 +130,7 @@ pub(super) fn effective<'a>(target: &'a Target, body: &'a Value) -> Result<Effec
     }
     let streams = matches!(body.get("stream"), Some(Value::Bool(true)));
     let output_limit = output_limit(target, body)?;
-    Ok(Effective { parameters, output_limit, messages: messages(target, body)?, streams })
+    Ok(Effective { parameters, output_limit, messages: messages(target, body)?, streams, uninvited })
 }
 
 /// A target's parameters under OpenAI's names, the output bound apart.
@@ -210,6 +221,41 @@ fn limit_in(parameters: &Map<String, Value>) -> Result<Override, Refusal> {
         }
     }
     Ok(found)
+}
+
+/// The values by which a request asks for what it would get anyway.
+pub(super) fn says_nothing(name: &str, value: &Value) -> bool {
+    if value.is_null() {
+        return true;
+    }
+    match name {
+        "n" | "temperature" | "top_p" => value.as_f64() == Some(1.0),
+        "logprobs" | "store" => value == &Value::Bool(false),
+        "top_logprobs" | "presence_penalty" | "frequency_penalty" => value.as_f64() == Some(0.0),
+        "logit_bias" => value.as_object().is_some_and(Map::is_empty),
+        "stop" | "tools" | "functions" => value.as_array().is_some_and(Vec::is_empty),
+        "service_tier" => matches!(value.as_str(), Some("auto" | "default")),
+        "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
+        "modalities" => value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text")),
+        "verbosity" => value == "medium",
+        "reasoning_effort" => value == "none",
+        "parallel_tool_calls" => value == &Value::Bool(true),
+        "tool_choice" | "function_call" => value == "auto",
+        _ => false,
+    }
+}
+
+/// The stop sequences that say something.
+pub(super) fn stops<'a>(effective: &'a Effective<'_>) -> Result<Vec<&'a str>, Refusal> {
+    let Some(value) = effective.get("stop") else { return Ok(Vec::new()) };
+    let malformed =
+        || Refusal::of("stop", format!("stop: must be a string or a list of strings, not {}", short(value)));
+    let given: Vec<&str> = match value {
+        Value::String(one) => vec![one],
+        Value::Array(many) => many.iter().map(|one| one.as_str().ok_or_else(malformed)).collect::<Result<_, _>>()?,
+        _ => return Err(malformed()),
+    };
+    Ok(given.into_iter().filter(|sequence| !sequence.is_empty()).collect())
 }
 
 /// A number without a fraction; `100.0` counts.

@@ -10,6 +10,8 @@ mod merge;
 pub mod sse;
 mod stops;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 use serde_json::Value;

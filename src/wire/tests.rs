@@ -43,7 +43,7 @@ fn model(id: &str, refuses: &[&str], together: &[(&str, &str)]) -> Model {
     }
 }
 
-fn parameters(value: Value) -> serde_json::Map<String, Value> {
+pub(super) fn parameters(value: Value) -> serde_json::Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
@@ -166,8 +166,16 @@ fn requests_to_openai_pass_as_they_are() {
         ("gpt-4o-mini", None, "max_tokens"),
         ("gpt-5.4-mini", None, "max_completion_tokens"),
         ("o3", None, "max_completion_tokens"),
-        ("mystery", Some(model("mystery", &["max_tokens"], &[])), "max_completion_tokens"),
-        ("gpt-5-old", Some(model("gpt-5-old", &["max_completion_tokens"], &[])), "max_tokens"),
+        (
+            "mystery",
+            Some(Model { api: Api::OpenAi, ..model("mystery", &["max_tokens"], &[]) }),
+            "max_completion_tokens",
+        ),
+        (
+            "gpt-5-old",
+            Some(Model { api: Api::OpenAi, ..model("gpt-5-old", &["max_completion_tokens"], &[]) }),
+            "max_tokens",
+        ),
     ] {
         let prepared = prepare(&target(Api::OpenAi, id), model.as_ref(), &plain).unwrap();
         assert_eq!(sent(&prepared), json!({ "model": id, "messages": user("Hi"), name: 100 }), "{id}");
@@ -258,34 +266,38 @@ fn uncarried() -> Vec<(Value, &'static str, bool)> {
     let message =
         |message: Value| json!({ "messages": [{ "role": "user", "content": "Hi" }, message], "max_tokens": 10 });
     vec![
-        (with("tools", json!([{ "type": "function" }])), "tools", true),
-        (with("functions", json!([{ "name": "f" }])), "functions", true),
-        (with("tool_choice", json!("required")), "tool_choice", true),
-        (with("response_format", json!({ "type": "json_object" })), "response_format", true),
+        (with("tools", json!([{ "type": "function" }])), "tools[0].function.name", false),
+        (with("tools", json!([{ "type": "custom" }])), "tools[0]", true),
+        (with("tools", json!({})), "tools", false),
+        (with("functions", json!({})), "functions", false),
+        (with("tool_choice", json!("required")), "tool_choice", false),
+        (with("parallel_tool_calls", json!("no")), "parallel_tool_calls", false),
+        (with("response_format", json!({ "type": "xml" })), "response_format.type", false),
+        (with("reasoning_effort", json!("galactic")), "reasoning_effort", false),
+        (with("service_tier", json!("rocket")), "service_tier", false),
+        (with("guardrail", json!({ "id": "g", "version": "1" })), "guardrail", true),
+        (with("additional_model_request_fields", json!({ "x": 1 })), "additional_model_request_fields", true),
         (with("n", json!(2)), "n", true),
         (with("logprobs", json!(true)), "logprobs", true),
         (with("top_logprobs", json!(3)), "top_logprobs", true),
         (with("modalities", json!(["text", "audio"])), "modalities", true),
         (with("audio", json!({ "voice": "alloy" })), "audio", true),
-        (with("reasoning_effort", json!("high")), "reasoning_effort", true),
-        (with("verbosity", json!("low")), "verbosity", true),
         (with("web_search_options", json!({})), "web_search_options", true),
         (with("invented_yesterday", json!(1)), "invented_yesterday", true),
         (message(json!({ "role": "user", "content": "Hi", "invented": 1 })), "messages[1].invented", true),
-        (message(json!({ "role": "tool", "content": "x", "tool_call_id": "1" })), "messages[1].role", false),
-        (message(json!({ "role": "function", "content": "x", "name": "f" })), "messages[1].role", false),
+        (message(json!({ "role": "tool", "content": "x" })), "messages[1].tool_call_id", false),
         (message(json!({ "role": "critic", "content": "x" })), "messages[1].role", false),
         (message(json!({ "content": "x" })), "messages[1].role", false),
         (message(json!("x")), "messages[1]", false),
         (
             message(json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "1" }] })),
-            "messages[1].tool_calls",
+            "messages[1].tool_calls[0].function.name",
             false,
         ),
         (message(json!({ "role": "assistant", "audio": { "id": "a" } })), "messages[1].audio", false),
         (
             message(json!({ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "data:" } }] })),
-            "messages[1].content[0]",
+            "messages[1].content[0].image_url.url",
             false,
         ),
         (message(json!({ "role": "user", "content": [{ "type": "input_audio" }] })), "messages[1].content[0]", false),
@@ -346,6 +358,9 @@ fn strict_targets_refuse_whatever_is_inexact() {
         ("metadata", json!({ "order": "ü" })),
         ("stop", json!("\n")),
         ("logit_bias", json!({ "50256": -100 })),
+        ("verbosity", json!("low")),
+        ("reasoning_effort", json!("low")),
+        ("response_format", json!({ "type": "json_object" })),
         ("service_tier", json!("flex")),
     ] {
         let mut body = exact.clone();

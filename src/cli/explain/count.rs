@@ -7,13 +7,13 @@ use std::{fmt, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::Carried;
 use crate::{
     catalog::{
         Api, CountTokens, Tokenizer,
         tokens::{self, Bounds},
     },
     cli::exit::{Failure, Result},
+    engine::explain::Carriage,
     ids::JobId,
     provider::{self, Call},
     settings::Settings,
@@ -31,32 +31,32 @@ pub(super) enum Counted {
 }
 
 /// Counts for every target.
-pub(super) fn count(settings: &Settings, chain: &[Carried<'_>]) -> Result<Vec<Counted>> {
+pub(super) fn count(settings: &Settings, chain: &[Carriage], body: &Value) -> Result<Vec<Counted>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     runtime.block_on(async {
         let mut counted = Vec::with_capacity(chain.len());
-        for carried in chain {
-            counted.push(count_one(settings, carried).await);
+        for carriage in chain {
+            counted.push(count_one(settings, carriage, body).await);
         }
         Ok(counted)
     })
 }
 
-async fn count_one(settings: &Settings, carried: &Carried<'_>) -> Counted {
-    let prepared = match &carried.prepared {
+async fn count_one(settings: &Settings, carriage: &Carriage, body: &Value) -> Counted {
+    let prepared = match &carriage.prepared {
         Ok(prepared) => prepared,
         Err(refusal) => return Counted::Not(refusal.to_string()),
     };
-    let target = carried.target;
-    if let Some(by) = carried.model.filter(|_| target.api == Api::OpenAi).and_then(|model| vocabulary(model.tokenizer))
-    {
-        let Bounds { most, .. } = carried.counted_here();
+    let target = &carriage.target;
+    let model = carriage.model.as_ref();
+    if let Some(by) = model.filter(|_| target.api == Api::OpenAi).and_then(|model| vocabulary(model.tokenizer)) {
+        let Bounds { most, .. } = counted_here(carriage, body);
         return Counted::Tokens(by, most);
     }
-    match carried.model.map(|model| model.capabilities.count_tokens) {
+    match model.map(|model| model.capabilities.count_tokens) {
         Some(CountTokens::Runtime) => {}
         Some(CountTokens::Mantle) => {
             return Counted::Not(format!(
@@ -99,14 +99,12 @@ fn vocabulary(tokenizer: Tokenizer) -> Option<&'static str> {
     }
 }
 
-impl Carried<'_> {
-    fn counted_here(&self) -> Bounds {
-        let family = self.model.map_or(Tokenizer::O200k, |model| model.tokenizer);
-        let prompt = tokens::count_prompt(family, self.body, u64::MAX);
-        match &self.target.system {
-            Some(system) => prompt.plus(tokens::count_text(family, &system.text, u64::MAX)),
-            None => prompt,
-        }
+fn counted_here(carriage: &Carriage, body: &Value) -> Bounds {
+    let family = carriage.model.as_ref().map_or(Tokenizer::O200k, |model| model.tokenizer);
+    let prompt = tokens::count_prompt(family, body, u64::MAX);
+    match &carriage.target.system {
+        Some(system) => prompt.plus(tokens::count_text(family, &system.text, u64::MAX)),
+        None => prompt,
     }
 }
 

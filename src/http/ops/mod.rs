@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::{ApiError, App, jobs::pipeline_name, view::hold_in_words};
 use crate::{
     clock::{Timestamp, parse_span},
+    engine::explain::Carriage,
     job::{Envelope, State as JobState},
     metrics::ReloadTrigger,
     store::{Cancelled, JobQuery},
@@ -96,8 +97,17 @@ pub(super) async fn explain(
     if let Some(pipeline) = asked.pipeline {
         envelope.pipeline = Some(pipeline_name(&pipeline)?);
     }
-    let (record, text) = app.engine.explain(&envelope)?;
-    Ok(Json(json!({ "decision": record, "text": text })))
+    let foreseen = app.engine.explain(&envelope)?;
+    let mut lines = vec![crate::routing::explain(&foreseen.decision)];
+    for carriage in &foreseen.chain {
+        let name = &carriage.target.name;
+        lines.extend(carriage.fidelity_in_words().into_iter().map(|line| format!("target {name}: {line}")));
+    }
+    let text = lines.join("\n");
+    let targets: Vec<Value> = foreseen.chain.iter().map(Carriage::to_json).collect();
+    Ok(Json(json!({
+        "pipeline": foreseen.pipeline, "decision": foreseen.decision, "targets": targets, "text": text,
+    })))
 }
 
 /// What `GET /v1/ops/audit` may be asked.

@@ -6,17 +6,21 @@
 use aws_sdk_bedrockruntime::{
     operation::converse::{ConverseOutput as Output, builders::ConverseFluentBuilder},
     types::{
-        CitationGeneratedContent, ContentBlock, ConversationRole, ConverseOutput, InferenceConfiguration, Message,
-        ReasoningContentBlock, SystemContentBlock,
+        AnyToolChoice, AutoToolChoice, CitationGeneratedContent, ContentBlock, ConversationRole, ConverseOutput,
+        DocumentBlock, DocumentFormat, DocumentSource, GuardrailConfiguration, GuardrailTrace, ImageBlock, ImageFormat,
+        ImageSource, InferenceConfiguration, JsonSchemaDefinition, Message, OutputConfig, OutputFormat,
+        OutputFormatStructure, OutputFormatType, ReasoningContentBlock, S3Location, ServiceTier, ServiceTierType,
+        SpecificToolChoice, SystemContentBlock, Tool, ToolChoice, ToolConfiguration, ToolInputSchema, ToolResultBlock,
+        ToolResultContentBlock, ToolSpecification, ToolUseBlock,
     },
 };
-use aws_smithy_types::{Document, Number};
+use aws_smithy_types::{Blob, Document, Number, error::operation::BuildError};
 use serde_json::Value;
 
 use crate::{
     job::Fault,
     wire::{
-        converse::{Answer, AnswerBlock, Block, Request, Role, TokenUsage},
+        converse::{Answer, AnswerBlock, Block, Request, Role, Source, TokenUsage, ToolChoice as Choice},
         faults::Classified,
     },
 };
@@ -41,33 +45,134 @@ pub(super) fn request(call: ConverseFluentBuilder, request: Request) -> Result<C
         .set_stop_sequences((!inference.stop_sequences.is_empty()).then_some(inference.stop_sequences))
         .build();
     let fields = request.additional_model_request_fields;
+    let paths = request.additional_model_response_field_paths;
     let metadata = request.request_metadata;
     Ok(call
         .set_system((!system.is_empty()).then_some(system))
         .set_messages(Some(messages))
         .inference_config(inference)
         .set_additional_model_request_fields((!fields.is_empty()).then(|| document(Value::Object(fields))))
+        .set_additional_model_response_field_paths((!paths.is_empty()).then_some(paths))
+        .set_tool_config(request.tool_config.map(tools).transpose()?)
+        .set_output_config(request.output_config.map(output).transpose()?)
+        .set_guardrail_config(request.guardrail_config.map(guardrail).transpose()?)
+        .set_service_tier(request.service_tier.map(service_tier).transpose()?)
         .set_request_metadata((!metadata.is_empty()).then(|| metadata.into_iter().collect())))
+}
+
+/// What the SDK says of a part that it does not take.
+fn odd(error: BuildError) -> Classified {
+    Classified::unbilled(Fault::Refused, format!("the SDK does not take the request: {error}"))
 }
 
 fn message(message: crate::wire::converse::Message) -> Result<Message, Classified> {
     let role = match message.role {
         Role::User => ConversationRole::User,
         Role::Assistant => ConversationRole::Assistant,
+        Role::System => ConversationRole::System,
     };
-    let content = message
-        .content
-        .into_iter()
-        .filter_map(|block| match block {
-            Block::Text(text) => Some(ContentBlock::Text(text)),
-            _ => None,
-        })
-        .collect();
-    Message::builder()
-        .role(role)
-        .set_content(Some(content))
+    let content = message.content.into_iter().map(content).collect::<Result<Vec<_>, _>>()?;
+    Message::builder().role(role).set_content(Some(content)).build().map_err(odd)
+}
+
+fn content(block: Block) -> Result<ContentBlock, Classified> {
+    Ok(match block {
+        Block::Text(text) => ContentBlock::Text(text),
+        Block::Image(of) => ContentBlock::Image(image(of)?),
+        Block::Document(of) => {
+            let source = match of.source {
+                Source::Bytes(bytes) => DocumentSource::Bytes(Blob::new(bytes)),
+                Source::S3(uri) => DocumentSource::S3Location(s3(uri)?),
+                Source::Remote(address) => return Err(unfetched(&address)),
+            };
+            let format = DocumentFormat::from(of.format.as_str());
+            let built = DocumentBlock::builder().format(format).name(of.name).source(source).build();
+            ContentBlock::Document(built.map_err(odd)?)
+        }
+        Block::ToolUse(of) => {
+            let built =
+                ToolUseBlock::builder().tool_use_id(of.tool_use_id).name(of.name).input(document(of.input)).build();
+            ContentBlock::ToolUse(built.map_err(odd)?)
+        }
+        Block::ToolResult(of) => {
+            let content = of.content.into_iter().filter_map(|block| match block {
+                Block::Text(text) => Some(Ok(ToolResultContentBlock::Text(text))),
+                Block::Image(of) => Some(image(of).map(ToolResultContentBlock::Image)),
+                _ => None,
+            });
+            let content = content.collect::<Result<Vec<_>, _>>()?;
+            let built = ToolResultBlock::builder().tool_use_id(of.tool_use_id).set_content(Some(content)).build();
+            ContentBlock::ToolResult(built.map_err(odd)?)
+        }
+    })
+}
+
+fn image(image: crate::wire::converse::Image) -> Result<ImageBlock, Classified> {
+    let source = match image.source {
+        Source::Bytes(bytes) => ImageSource::Bytes(Blob::new(bytes)),
+        Source::S3(uri) => ImageSource::S3Location(s3(uri)?),
+        Source::Remote(address) => return Err(unfetched(&address)),
+    };
+    ImageBlock::builder().format(ImageFormat::from(image.format.as_str())).source(source).build().map_err(odd)
+}
+
+fn s3(uri: String) -> Result<S3Location, Classified> {
+    S3Location::builder().uri(uri).build().map_err(odd)
+}
+
+/// Bytes are fetched before a request is converted.
+fn unfetched(address: &str) -> Classified {
+    Classified::unbilled(Fault::Refused, format!("{address} was not fetched before the call")).with_code("unfetched")
+}
+
+fn tools(config: crate::wire::converse::ToolConfig) -> Result<ToolConfiguration, Classified> {
+    let tools = config.tools.into_iter().map(|tool| {
+        let schema = ToolInputSchema::Json(document(tool.input_schema));
+        let spec = ToolSpecification::builder()
+            .name(tool.name)
+            .description(tool.description)
+            .input_schema(schema)
+            .set_strict(tool.strict);
+        spec.build().map(Tool::ToolSpec).map_err(odd)
+    });
+    let choice = match config.tool_choice {
+        None => None,
+        Some(Choice::Auto) => Some(ToolChoice::Auto(AutoToolChoice::builder().build())),
+        Some(Choice::Any) => Some(ToolChoice::Any(AnyToolChoice::builder().build())),
+        Some(Choice::Tool(name)) => {
+            Some(ToolChoice::Tool(SpecificToolChoice::builder().name(name).build().map_err(odd)?))
+        }
+    };
+    let tools = tools.collect::<Result<Vec<_>, _>>()?;
+    ToolConfiguration::builder().set_tools(Some(tools)).set_tool_choice(choice).build().map_err(odd)
+}
+
+fn output(config: crate::wire::converse::OutputConfig) -> Result<OutputConfig, Classified> {
+    let schema = JsonSchemaDefinition::builder()
+        .schema(config.schema.to_string())
+        .set_name(config.name)
+        .set_description(config.description)
         .build()
-        .map_err(|error| Classified::unbilled(Fault::Refused, format!("the SDK does not take a message: {error}")))
+        .map_err(odd)?;
+    let format = OutputFormat::builder()
+        .r#type(OutputFormatType::JsonSchema)
+        .structure(OutputFormatStructure::JsonSchema(schema))
+        .build()
+        .map_err(odd)?;
+    Ok(OutputConfig::builder().text_format(format).build())
+}
+
+fn guardrail(guardrail: crate::wire::converse::Guardrail) -> Result<GuardrailConfiguration, Classified> {
+    Ok(GuardrailConfiguration::builder()
+        .guardrail_identifier(guardrail.guardrail_identifier)
+        .guardrail_version(guardrail.guardrail_version)
+        .set_trace(guardrail.trace.as_deref().map(GuardrailTrace::from))
+        .build())
+}
+
+fn service_tier(tier: crate::wire::converse::ServiceTier) -> Result<ServiceTier, Classified> {
+    let name: &'static str = tier.into();
+    ServiceTier::builder().r#type(ServiceTierType::from(name)).build().map_err(odd)
 }
 
 pub(super) fn answer(output: Output) -> Answer {
@@ -149,9 +254,73 @@ fn value(document: Document) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_smithy_runtime_api::client::{
+        http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
+        orchestrator::{HttpRequest, HttpResponse},
+    };
+    use aws_smithy_types::body::SdkBody;
     use serde_json::json;
 
     use super::*;
+
+    /// Keeps the body of the one request that goes through it, and answers what the SDK can read.
+    #[derive(Debug, Clone, Default)]
+    struct Recorder(Arc<Mutex<Option<Vec<u8>>>>);
+
+    impl HttpConnector for Recorder {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            *self.0.lock().unwrap() = request.body().bytes().map(<[u8]>::to_vec);
+            let answer = r#"{"output":{"message":{"role":"assistant","content":[{"text":"x"}]}},"stopReason":"end_turn",
+                "usage":{"inputTokens":1,"outputTokens":1,"totalTokens":2},"metrics":{"latencyMs":1}}"#;
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), SdkBody::from(answer))))
+        }
+    }
+
+    /// The SDK holds temperature and top_p in 32 bits; everything else must be the same to the last digit.
+    fn rounded(mut body: Value) -> Value {
+        for name in ["temperature", "topP"] {
+            if let Some(number) = body.pointer_mut(&format!("/inferenceConfig/{name}")) {
+                #[expect(clippy::cast_possible_truncation, reason = "the SDK's own width")]
+                let narrow = number.as_f64().unwrap() as f32;
+                *number = f64::from(narrow).into();
+            }
+        }
+        body
+    }
+
+    #[tokio::test]
+    async fn the_sdk_sends_what_we_say_is_sent() {
+        let recorder = Recorder::default();
+        let connector = recorder.clone();
+        let http = http_client_fn(move |_, _| SharedHttpConnector::new(connector.clone()));
+        let config = aws_sdk_bedrockruntime::Config::builder()
+            .behavior_version(super::super::account::behavior())
+            .region(aws_sdk_bedrockruntime::config::Region::new("us-east-1"))
+            .credentials_provider(aws_credential_types::Credentials::new("AKIATEST", "secret", None, None, "test"))
+            .http_client(http)
+            .build();
+        let client = aws_sdk_bedrockruntime::Client::from_conf(config);
+        let requests = crate::wire::golden::converse_requests();
+        assert!(requests.len() > 200, "{} requests", requests.len());
+        for (name, request_) in requests {
+            let ours = rounded(serde_json::to_value(&request_).unwrap());
+            let call = request(client.converse().model_id("m"), request_).unwrap();
+            call.send().await.unwrap();
+            let body = recorder.0.lock().unwrap().take().unwrap();
+            let theirs: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(rounded(theirs), ours, "{name}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_were_not_fetched_are_not_sent() {
+        let source = Source::Remote("https://example.com/a.png".to_owned());
+        let image = crate::wire::converse::Image { format: String::new(), source };
+        let error = content(Block::Image(image)).unwrap_err();
+        assert_eq!((error.fault, error.code.as_deref()), (Fault::Refused, Some("unfetched")));
+    }
 
     #[test]
     fn json_goes_there_and_back() {

@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::validation;
 use crate::simulate::{
-    prompt::{ForcedTool, Listener, Prompt, Speaker, job_hint},
+    prompt::{ForcedTool, Format, Listener, Prompt, Speaker, job_hint},
     reply::Refused,
 };
 
@@ -25,8 +25,7 @@ struct Converse<'a> {
     request_metadata: Option<BTreeMap<String, String>>,
     #[serde(borrow)]
     guardrail_config: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output_config: Option<&'a RawValue>,
+    output_config: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -87,9 +86,7 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
     if request.guardrail_config.is_some() {
         return Err(super::not_simulated("guardrailConfig", "send the request without it"));
     }
-    if request.output_config.is_some() {
-        return Err(super::not_simulated("outputConfig", "send the request without it"));
-    }
+    let format = request.output_config.map(output_format).transpose()?.flatten();
     let mut listener = Listener::default();
     for (place, block) in request.system.iter().flatten().enumerate() {
         listener.message(Speaker::System);
@@ -100,6 +97,7 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
     for (place, message) in messages.iter().enumerate() {
         let speaker = match message.role.as_deref() {
             Some("user") => Speaker::User,
+            Some("system") => Speaker::System,
             _ => Speaker::Other,
         };
         listener.message(speaker);
@@ -109,6 +107,7 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
     }
     let mut prompt = listener.into_prompt();
     prompt.model = model;
+    prompt.format = format.map_or(Format::Text, Format::Schema);
     if let Some(config) = request.inference_config {
         inference(config, &mut prompt)?;
     }
@@ -121,11 +120,24 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
     Ok(prompt)
 }
 
-/// Checks the order of a conversation.
+/// The schema that an answer must fit, which travels as text.
+fn output_format(config: Value) -> Result<Option<Value>, Refused> {
+    let Some(format) = config.get("textFormat") else { return Ok(None) };
+    let schema = format.pointer("/structure/jsonSchema/schema").and_then(Value::as_str);
+    match schema.and_then(|text| serde_json::from_str(text).ok()) {
+        Some(schema @ Value::Object(_)) => Ok(Some(schema)),
+        _ => Err(validation("outputConfig.textFormat.structure.jsonSchema.schema is not a valid JSON schema.")),
+    }
+}
+
+/// Checks the order of a conversation. System text may stand behind a user's turn.
 fn conversation(messages: &[Message<'_>], has_tools: bool) -> Result<(), Refused> {
     let mut last = None;
     for (place, message) in messages.iter().enumerate() {
         let role = message.role.as_deref().unwrap_or_default();
+        if role == "system" && last == Some("user") {
+            continue;
+        }
         if role != "user" && role != "assistant" {
             return Err(validation(format!(
                 "1 validation error detected: Value '{role}' at 'messages.{}.member.role' failed to satisfy constraint: \

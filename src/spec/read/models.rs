@@ -1,4 +1,5 @@
-//! What the catalogue says of a target: does the model still serve, and does it take what the target sends?
+//! What the catalogue says of a target: does the model still serve, and is what the target asks for within its size?
+//! (Whether the model takes each parameter is the translation's to say, where the snapshot asks it.)
 
 use jiff::civil::Date;
 use serde_json::Value as Json;
@@ -11,31 +12,13 @@ use crate::{
     spec::{
         providers::Api,
         residency::{self, Reach},
-        target::{Fidelity, Target},
+        target::Target,
     },
     yaml::{Findings, Node, Value, in_backticks},
 };
 
 /// A model that ends within this many days is warned of.
 const NOTICE_DAYS: i32 = 90;
-
-/// Parameters that Converse has no place for, whatever the model.
-const NOT_IN_CONVERSE: [&str; 11] = [
-    "seed",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "presence_penalty",
-    "frequency_penalty",
-    "user",
-    "safety_identifier",
-    "store",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-];
-
-/// Parameters that change what an answer may look like: `fidelity: warn` does not drop them.
-const CONTRACT: [&str; 6] = ["n", "logprobs", "top_logprobs", "tools", "tool_choice", "response_format"];
 
 /// The names of the longest answer.
 const MAX_TOKENS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
@@ -76,7 +59,6 @@ pub(super) fn check(target: &Target, places: &Places<'_>, context: &Context<'_>,
         }
         None => warn_unknown(target, places.model, context, findings),
     }
-    check_refusals(target, known, places, findings);
     check_sizes(target, known, places, findings);
     check_max_tokens(target, known, places, findings);
 }
@@ -183,46 +165,13 @@ fn check_profile(target: &Target, model: &Model, at: Position, findings: &mut Fi
     }
 }
 
-fn check_refusals(target: &Target, known: Option<&Model>, places: &Places<'_>, findings: &mut Findings) {
-    let names =
-        || target.defaults.keys().chain(target.overrides.keys().filter(|name| !target.defaults.contains_key(*name)));
-    let refuses = |name: &str| {
-        known.is_some_and(|model| model.refuses(name)) || target.api == Api::Bedrock && NOT_IN_CONVERSE.contains(&name)
-    };
-    for name in names().filter(|name| refuses(name)) {
-        refused(target, name, &format!("`{}` does not take `{name}`", target.model), places, findings);
-    }
-    for (one, other) in known.into_iter().flat_map(|model| &model.refuses_together) {
-        if names().any(|name| name == one) && names().any(|name| name == other) {
-            let message = format!("`{}` does not take `{one}` and `{other}` together", target.model);
-            refused(target, other, &message, places, findings);
-        }
-    }
-}
-
-fn refused(target: &Target, name: &str, message: &str, places: &Places<'_>, findings: &mut Findings) {
-    let at = places.parameter(name);
-    match target.fidelity {
-        Fidelity::Strict => {
-            let help = format!("remove `{name}`; with `fidelity: strict` every job would be refused");
-            findings.error("refused-parameter", at, message, help);
-        }
-        Fidelity::Warn if CONTRACT.contains(&name) => {
-            let help = format!("remove `{name}`, or set `fidelity: loose` to call without it");
-            findings.error("refused-parameter", at, message, help);
-        }
-        Fidelity::Warn | Fidelity::Loose => {
-            let help = format!("remove `{name}`; calls go out without it, and each job says so");
-            findings.warning("refused-parameter", at, message, help);
-        }
-    }
-}
-
 fn check_sizes(target: &Target, known: Option<&Model>, places: &Places<'_>, findings: &mut Findings) {
     for name in MAX_TOKENS {
         let asked = target.overrides.get(name).or_else(|| target.defaults.get(name)).and_then(Json::as_u64);
         let capped =
             |asked: u64| MAX_TOKENS.iter().filter_map(|cap| target.cap.get(*cap)?.as_u64()).fold(asked, u64::min);
+        // On Bedrock the bound is cut to what the model writes, and that is said with the other parameters.
+        let known = known.filter(|model| model.api == Api::OpenAi);
         if let (Some(asked), Some(most)) = (asked, known.and_then(|model| model.max_output_tokens))
             && capped(asked) > most
         {

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use parameters::{Caps, Parameters};
+pub use parameters::{Caps, Guardrail, GuardrailTrace, Parameters};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 
 const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";

@@ -1,10 +1,25 @@
-//! The request parameters that a target may set or bound, by OpenAI's names.
+//! The request parameters that a target may set or bound, by OpenAI's names: the one list of them, which the reader's keys
+//! are made of.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
+/// A shape, and the names of its fields.
+macro_rules! shape_with_names {
+    ($(#[$about:meta])* pub struct $shape:ident { $($(#[$said:meta])* pub $field:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        pub struct $shape { $($(#[$said])* pub $field: $kind,)* }
+
+        impl $shape {
+            /// The fields, in their order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+        }
+    };
+}
+
+shape_with_names! {
 /// Request parameters. `model`, `messages` and `stream` are not among them: the target decides those.
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -78,7 +93,40 @@ pub struct Parameters {
     /// How long the cache is kept.
     #[schemars(length(min = 1, max = 1024))]
     pub prompt_cache_retention: Option<String>,
+    /// The guardrail that watches over the call. Bedrock Converse only; a job cannot set it.
+    pub guardrail: Option<Guardrail>,
+    /// Fields of the model's own, sent as they are. Bedrock Converse only; a job cannot set them.
+    pub additional_model_request_fields: Option<Map<String, Value>>,
 }
+}
+
+/// A guardrail of Amazon Bedrock.
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Guardrail {
+    /// Its id or ARN.
+    #[schemars(length(min = 1, max = 2048))]
+    pub id: String,
+    /// Its version: a number in quotes, or `DRAFT`.
+    #[schemars(length(min = 1, max = 16))]
+    pub version: String,
+    /// Whether the answer says what the guardrail did. `disabled` by default.
+    pub trace: Option<GuardrailTrace>,
+}
+
+/// Whether the answer says what a guardrail did.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum GuardrailTrace {
+    /// It does.
+    Enabled,
+    /// It does not.
+    Disabled,
+    /// It says all of it.
+    EnabledFull,
+}
+
+shape_with_names! {
 
 /// Upper bounds of parameters, whoever set them.
 #[derive(Debug, JsonSchema)]
@@ -111,6 +159,7 @@ pub struct Caps {
     /// Of `top_logprobs`.
     #[schemars(range(min = 0, max = 20))]
     pub top_logprobs: Option<u32>,
+}
 }
 
 /// Where to stop: a text, or up to four.

@@ -36,11 +36,12 @@ fn the_committed_schema_is_the_generated_one() {
 #[test]
 fn reader_and_schema_know_the_same_keys() {
     let schema = pipeline_schema();
-    let shapes: [(&str, &Keys); 16] = [
+    let shapes: [(&str, &Keys); 17] = [
         ("", &PIPELINE),
         ("Accept", &keys::ACCEPT),
         ("Target", &keys::TARGET),
         ("Parameters", &keys::PARAMETERS),
+        ("Guardrail", &keys::GUARDRAIL),
         ("Caps", &keys::CAP),
         ("System", &keys::SYSTEM),
         ("Rule", &keys::RULE),

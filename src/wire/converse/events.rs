@@ -234,8 +234,7 @@ impl Stream {
             let detail = json!([{ "type": "reasoning.text", "text": open.thought, "signature": open.signature }]);
             self.undo.push(Event::first(Delta::Extra { field: DETAILS.to_owned(), value: detail }), out);
         }
-        // Sources of text that is cut away say nothing.
-        if !open.citations.is_empty() && !self.undo.has_stopped(0) {
+        if !open.citations.is_empty() {
             let span = (open.start, self.written);
             let notes: Value = open.citations.into_iter().map(|citation| annotation(citation, span)).collect();
             self.undo.push(Event::first(Delta::Extra { field: "annotations".to_owned(), value: notes }), out);

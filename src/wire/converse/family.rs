@@ -1,7 +1,7 @@
 //! A model's habits: the catalogue's word where it knows the model, what the id tells elsewhere.
 
 use crate::{
-    catalog::{Model, id::bedrock_id},
+    catalog::{Capabilities, Model, Reasoning, Schema, ToolChoice, id::bedrock_id},
     spec::Target,
 };
 
@@ -14,7 +14,7 @@ pub(super) struct Habits<'a> {
 
 impl<'a> Habits<'a> {
     pub(super) fn of(target: &'a Target, model: Option<&'a Model>) -> Self {
-        let id = model.map_or_else(|| bedrock_id(&target.model).base, |model| model.id.as_str());
+        let id = bedrock_id(model.map_or(target.model.as_str(), |model| model.id.as_str())).base;
         Self { id, model }
     }
 
@@ -51,6 +51,91 @@ impl<'a> Habits<'a> {
             Some(model) => model.capabilities.assistant_prefill && !model.refuses("assistant_prefill"),
             None => claude_version(self.id).is_some_and(|version| version < (4, 6)),
         }
+    }
+
+    fn capabilities(self) -> Option<&'a Capabilities> {
+        self.model.map(|model| &model.capabilities)
+    }
+
+    /// What a model that the catalogue does not know takes of media, nobody can say: the service will.
+    pub(super) fn takes_images(self) -> bool {
+        self.capabilities().is_none_or(|can| can.input.image)
+    }
+
+    pub(super) fn takes_documents(self) -> bool {
+        self.capabilities().is_none_or(|can| can.input.document)
+    }
+
+    pub(super) fn takes_tools(self) -> bool {
+        self.capabilities().is_none_or(|can| can.tools)
+    }
+
+    /// What may be forced of the tools.
+    pub(super) fn tool_choice(self) -> ToolChoice {
+        let guess = || if self.is_of("meta.") { ToolChoice::None } else { ToolChoice::Any };
+        self.capabilities().map_or_else(guess, |can| can.tool_choice)
+    }
+
+    pub(super) fn takes_strict_tools(self) -> bool {
+        self.capabilities().is_some_and(|can| can.strict_tools)
+    }
+
+    pub(super) fn takes_images_in_tool_results(self) -> bool {
+        self.capabilities().map_or_else(|| self.is_claude() || self.is_nova(), |can| can.tool_result_images)
+    }
+
+    /// How an answer can be held to a JSON schema.
+    pub(super) fn schema(self) -> Schema {
+        let guess = || if self.is_of("meta.") { Schema::None } else { Schema::Tool };
+        match self.capabilities().map_or_else(guess, |can| can.schema) {
+            // A tool that cannot be forced holds nothing.
+            Schema::Tool if self.tool_choice() != ToolChoice::Any => Schema::None,
+            schema => schema,
+        }
+    }
+
+    /// How it is told to reason; `None` where nobody knows.
+    pub(super) fn reasoning(self) -> Option<Reasoning> {
+        let guess = || {
+            if self.is_of("openai.gpt-oss") {
+                return Some(Reasoning::ReasoningEffort);
+            }
+            if self.is_of("openai.gpt-") {
+                return Some(Reasoning::Effort);
+            }
+            match claude_version(self.id)? {
+                version if version >= (4, 6) => Some(Reasoning::Adaptive),
+                version if version >= (3, 7) => Some(Reasoning::Budget),
+                _ => Some(Reasoning::None),
+            }
+        };
+        self.capabilities().map_or_else(guess, |can| Some(can.reasoning))
+    }
+
+    /// The efforts that it takes, weakest first; empty where nobody knows.
+    pub(super) fn efforts(self) -> &'a [String] {
+        self.capabilities().map_or(&[], |can| can.efforts.as_slice())
+    }
+
+    /// Whether it heeds system messages in the middle of a conversation.
+    pub(super) fn heeds_system_inside(self) -> bool {
+        self.capabilities().is_some_and(|can| can.mid_conversation_system)
+    }
+
+    /// Whether it rejects turns that hold both text and tool calls, or both text and tool results.
+    pub(super) fn keeps_tools_apart(self) -> bool {
+        ["meta.", "mistral.", "cohere.", "ai21."].iter().any(|maker| self.is_of(maker))
+    }
+
+    /// Whether the call's tier of service can be chosen.
+    pub(super) fn has_tiers(self) -> bool {
+        let chat_gpt = self.is_of("openai.gpt-") && !self.is_of("openai.gpt-oss");
+        !self.refuses("service_tier") && !self.is_claude() && !chat_gpt
+    }
+
+    /// Whether its id opens like this.
+    pub(super) fn is_of(self, opening: &str) -> bool {
+        self.id.starts_with(opening)
     }
 
     pub(super) fn is_claude(self) -> bool {
@@ -100,6 +185,10 @@ mod tests {
             let guessed = Habits { id: &model.id, model: None };
             if known.is_claude() {
                 assert_eq!(known.continues_own_message(), guessed.continues_own_message(), "{}", model.id);
+            }
+            if known.is_of("meta.") {
+                assert_eq!(known.tool_choice(), guessed.tool_choice(), "{}", model.id);
+                assert_eq!(known.schema(), guessed.schema(), "{}", model.id);
             }
             assert!(guessed.least_max_tokens() <= 16, "{}", model.id);
         }

@@ -59,11 +59,6 @@ pub(super) fn carry(effective: &Effective<'_>, ledger: &mut Ledger<'_>, request:
     Ok(())
 }
 
-/// Parameters that this file carries.
-pub(super) fn is_bookkept(name: &str) -> bool {
-    matches!(name, "metadata" | "user" | "safety_identifier")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,21 @@
 //! service's own model. Nothing of the SDK's types in here.
 
 mod answer;
+mod calls;
+mod content;
 mod events;
+mod extras;
 mod family;
+mod format;
+mod labels;
+mod media;
 mod messages;
 mod metadata;
+mod pictures;
+mod reasoning;
 mod sampling;
+mod schema;
+mod tools;
 mod written;
 
 use std::collections::BTreeMap;
@@ -29,7 +39,7 @@ pub struct Request {
     /// System text, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub system: Vec<Block>,
-    /// The conversation: roles alternate, the user first and last.
+    /// The conversation: user and assistant alternate, the user first and last; system text may stand behind a user's.
     pub messages: Vec<Message>,
     /// Sampling and bounds.
     pub inference_config: InferenceConfig,
@@ -73,6 +83,8 @@ pub enum Role {
     User,
     /// The model's.
     Assistant,
+    /// The operator's, inside a conversation: for models that heed it there.
+    System,
 }
 
 /// A piece of content.
@@ -244,8 +256,23 @@ pub(super) fn translate(
 ) -> Result<Request, Refusal> {
     let habits = family::Habits::of(target, model);
     let mut request = Request::default();
-    messages::carry(&effective.messages, habits, ledger, &mut request)?;
-    sampling::carry(effective, habits, target, reading, ledger, &mut request)?;
+    let thinking = reasoning::Thinking::read(effective, habits, ledger)?;
+    let mut toolbox = tools::Toolbox::read(effective, habits, reading, ledger)?;
+    let format = format::Format::read(effective, habits, thinking.is_on(), &toolbox, ledger)?;
+    let calls_as_text = toolbox.is_empty();
+    let against = reasoning::Against {
+        forced_tool: toolbox.must_be_called() || format.forces_a_tool(),
+        ends_in_results: !calls_as_text && messages::ends_in_results(&effective.messages),
+        is_bounded: effective.output_limit.is_some(),
+    };
+    sampling::bound(effective.output_limit, habits, target, ledger, &mut request)?;
+    let allowed = thinking.pack(habits, against, ledger, &mut request)?;
+    let telling = messages::Telling { calls_as_text, thinks: allowed == reasoning::Sampling::Narrow };
+    messages::carry(&effective.messages, habits, telling, ledger, &mut request)?;
+    format.pack(habits, &mut toolbox, reading, &mut request);
+    toolbox.pack(habits, &mut request);
+    sampling::carry(effective, habits, allowed, reading, ledger, &mut request)?;
     metadata::carry(effective, ledger, &mut request)?;
+    extras::carry(effective, habits, ledger, &mut request)?;
     Ok(request)
 }

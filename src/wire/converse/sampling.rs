@@ -3,16 +3,14 @@
 //! Invariant: each parameter of the request is carried, found to say nothing, noted or refused: the match below ends
 //! in a refusal by name, so a parameter that nobody thought of cannot slip through.
 
-use serde_json::Value;
-
-use super::{Request, family::Habits, metadata};
+use super::{Request, family::Habits, reasoning::Sampling};
 use crate::{
     job::FidelityAction,
     spec::Target,
     wire::{
         Reading, Refusal,
         fidelity::Ledger,
-        parameters::{Effective, OutputLimit, short},
+        parameters::{Effective, OutputLimit, says_nothing, short, stops, whole_number},
     },
 };
 
@@ -23,7 +21,7 @@ const MAY_GO: [(&str, &str); 12] = [
     ("frequency_penalty", "Converse has no penalties"),
     ("logit_bias", "Converse has no bias on tokens"),
     ("store", "Bedrock stores no completions"),
-    ("service_tier", "the call is served by the standard tier"),
+    ("verbosity", "Converse has no such parameter; say it in the prompt"),
     ("prediction", "Converse has no predicted output; the answer is the same, only slower"),
     ("prompt_cache_key", "Bedrock's cache has no keys"),
     ("prompt_cache_retention", "Bedrock's cache is not steered by this"),
@@ -32,54 +30,76 @@ const MAY_GO: [(&str, &str); 12] = [
     ("min_p", "Converse has no such parameter"),
 ];
 
+/// What an answer without them would not keep.
+const MUST_STAY: [(&str, &str); 7] = [
+    ("n", "Converse gives one answer to a request"),
+    ("logprobs", "Converse tells no probabilities"),
+    ("top_logprobs", "Converse tells no probabilities"),
+    ("modalities", "Converse answers in text alone"),
+    ("audio", "Converse answers in text alone"),
+    ("web_search_options", "Converse does not search the web"),
+    ("moderation", "Bedrock moderates by guardrails: set `guardrail` on the target"),
+];
+
+/// Carried here or in the files beside this one.
+const CARRIED: [&str; 18] = [
+    "temperature",
+    "top_p",
+    "stop",
+    "top_k",
+    "tools",
+    "functions",
+    "tool_choice",
+    "function_call",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
+    "metadata",
+    "user",
+    "safety_identifier",
+    "service_tier",
+    "guardrail",
+    "additional_model_request_fields",
+    "max_tokens",
+];
+
+/// Puts in how long the answer may be.
+pub(super) fn bound(
+    limit: Option<OutputLimit>,
+    habits: Habits<'_>,
+    target: &Target,
+    ledger: &mut Ledger<'_>,
+    request: &mut Request,
+) -> Result<(), Refusal> {
+    request.inference_config.max_tokens = max_tokens(limit, habits, target, ledger)?;
+    Ok(())
+}
+
 pub(super) fn carry(
     effective: &Effective<'_>,
     habits: Habits<'_>,
-    target: &Target,
+    allowed: Sampling,
     reading: &mut Reading,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
-    request.inference_config.max_tokens = max_tokens(effective.output_limit, habits, target, ledger)?;
-    temperature(effective, habits, ledger, request)?;
-    top_p(effective, habits, ledger, request)?;
+    temperature(effective, habits, allowed, ledger, request)?;
+    top_p(effective, habits, allowed, ledger, request)?;
     stop(effective, habits, reading, ledger, request)?;
-    top_k(effective, habits, ledger, request)?;
+    top_k(effective, habits, allowed, ledger, request)?;
     for (name, value) in &effective.parameters {
-        if matches!(*name, "temperature" | "top_p" | "stop" | "top_k")
-            || metadata::is_bookkept(name)
-            || says_nothing(name, value)
-        {
+        if CARRIED.contains(name) || says_nothing(name, value) {
             continue;
         }
-        match MAY_GO.iter().find(|(known, _)| known == name) {
-            Some((_, detail)) => ledger.inexact(*name, FidelityAction::Dropped, *detail)?,
-            None => ledger.breach(*name, "this release cannot carry this parameter to Bedrock Converse")?,
+        if let Some((_, detail)) = MAY_GO.iter().find(|(known, _)| known == name) {
+            ledger.inexact(*name, FidelityAction::Dropped, *detail)?;
+        } else {
+            let known = MUST_STAY.iter().find(|(known, _)| known == name);
+            let detail = known.map_or("this release cannot carry this parameter to Bedrock Converse", |(_, why)| why);
+            ledger.breach(*name, detail)?;
         }
     }
     Ok(())
-}
-
-/// The values by which a request asks for what it would get anyway.
-fn says_nothing(name: &str, value: &Value) -> bool {
-    if value.is_null() {
-        return true;
-    }
-    match name {
-        "n" => value.as_f64() == Some(1.0),
-        "logprobs" | "store" => value == &Value::Bool(false),
-        "top_logprobs" | "presence_penalty" | "frequency_penalty" => value.as_f64() == Some(0.0),
-        "logit_bias" => value.as_object().is_some_and(serde_json::Map::is_empty),
-        "tools" | "functions" => value.as_array().is_some_and(Vec::is_empty),
-        "service_tier" => matches!(value.as_str(), Some("auto" | "default")),
-        "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
-        "modalities" => value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text")),
-        "verbosity" => value == "medium",
-        // Tools themselves are refused by name; without any, how to choose among them says nothing.
-        "parallel_tool_calls" => true,
-        "tool_choice" | "function_call" => matches!(value.as_str(), Some("auto" | "none")),
-        _ => false,
-    }
 }
 
 fn max_tokens(
@@ -122,46 +142,55 @@ fn number(effective: &Effective<'_>, name: &str, most: f64) -> Result<Option<f64
     }
 }
 
+/// Both sides take 1 when nobody says, so leaving it out changes nothing.
+fn is_one(number: f64) -> bool {
+    (number - 1.0).abs() < f64::EPSILON
+}
+
 fn temperature(
     effective: &Effective<'_>,
     habits: Habits<'_>,
+    allowed: Sampling,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
     let Some(temperature) = number(effective, "temperature", 2.0)? else { return Ok(()) };
-    if habits.refuses("temperature") {
-        // 1 is what both sides take when nobody says, so leaving it out changes nothing.
-        if (temperature - 1.0).abs() > f64::EPSILON {
-            ledger.inexact("temperature", FidelityAction::Dropped, "this model takes no temperature")?;
+    let why = if habits.refuses("temperature") {
+        "this model takes no temperature"
+    } else if allowed != Sampling::Free {
+        "this model takes no temperature while it thinks"
+    } else {
+        if temperature > 1.0 {
+            let detail = format!("{temperature} goes as 1: Converse takes 0 to 1");
+            ledger.inexact("temperature", FidelityAction::Approximated, detail)?;
         }
+        request.inference_config.temperature = Some(temperature.min(1.0));
         return Ok(());
-    }
-    if temperature > 1.0 {
-        let detail = format!("{temperature} goes as 1: Converse takes 0 to 1");
-        ledger.inexact("temperature", FidelityAction::Approximated, detail)?;
-    }
-    request.inference_config.temperature = Some(temperature.min(1.0));
-    Ok(())
+    };
+    if is_one(temperature) { Ok(()) } else { ledger.inexact("temperature", FidelityAction::Dropped, why) }
 }
 
 fn top_p(
     effective: &Effective<'_>,
     habits: Habits<'_>,
+    allowed: Sampling,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
+    /// The least that Claude takes while it thinks.
+    const LEAST_THINKING: f64 = 0.95;
     let Some(top_p) = number(effective, "top_p", 1.0)? else { return Ok(()) };
-    // 1 keeps every token: to leave it out changes nothing.
-    let changes_nothing = (top_p - 1.0).abs() < f64::EPSILON;
     let why = if habits.refuses("top_p") {
         "this model takes no top_p"
+    } else if allowed == Sampling::None || allowed == Sampling::Narrow && top_p < LEAST_THINKING {
+        "this model does not take this top_p while it thinks"
     } else if request.inference_config.temperature.is_some() && habits.refuses_together("temperature", "top_p") {
         "this model takes temperature or top_p, not both: temperature stays"
     } else {
         request.inference_config.top_p = Some(top_p);
         return Ok(());
     };
-    if changes_nothing { Ok(()) } else { ledger.inexact("top_p", FidelityAction::Dropped, why) }
+    if is_one(top_p) { Ok(()) } else { ledger.inexact("top_p", FidelityAction::Dropped, why) }
 }
 
 fn stop(
@@ -171,15 +200,7 @@ fn stop(
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
-    let Some(value) = effective.get("stop") else { return Ok(()) };
-    let malformed =
-        || Refusal::of("stop", format!("stop: must be a string or a list of strings, not {}", short(value)));
-    let given: Vec<&str> = match value {
-        Value::String(one) => vec![one],
-        Value::Array(many) => many.iter().map(|one| one.as_str().ok_or_else(malformed)).collect::<Result<_, _>>()?,
-        _ => return Err(malformed()),
-    };
-    for sequence in given.into_iter().filter(|sequence| !sequence.is_empty()) {
+    for sequence in stops(effective)? {
         // Claude rejects stop sequences of whitespace alone.
         let local = habits.refuses("stop") || (habits.is_claude() && sequence.trim().is_empty());
         if local {
@@ -202,24 +223,29 @@ fn stop(
 fn top_k(
     effective: &Effective<'_>,
     habits: Habits<'_>,
+    allowed: Sampling,
     ledger: &mut Ledger<'_>,
     request: &mut Request,
 ) -> Result<(), Refusal> {
     let Some(value) = effective.get("top_k") else { return Ok(()) };
-    let Some(top_k) = crate::wire::parameters::whole_number(value).filter(|top_k| *top_k > 0) else {
+    let Some(top_k) = whole_number(value).filter(|top_k| *top_k > 0) else {
         let message = format!("top_k: must be a whole number of at least 1, not {}", short(value));
         return Err(Refusal::of("top_k", message));
     };
     let fields = &mut request.additional_model_request_fields;
     // Models that take no temperature sample as they please.
-    if habits.refuses("top_k") || habits.refuses("temperature") {
-        ledger.inexact("top_k", FidelityAction::Dropped, "this model takes no top_k")?;
+    let why = if habits.refuses("top_k") || habits.refuses("temperature") {
+        "this model takes no top_k"
+    } else if allowed != Sampling::Free {
+        "this model takes no top_k while it thinks"
     } else if habits.is_claude() {
         fields.insert("top_k".to_owned(), top_k.into());
+        return Ok(());
     } else if habits.is_nova() {
         fields.insert("inferenceConfig".to_owned(), serde_json::json!({ "topK": top_k }));
+        return Ok(());
     } else {
-        ledger.inexact("top_k", FidelityAction::Dropped, "this release does not know the model's name for top_k")?;
-    }
-    Ok(())
+        "this release does not know the model's name for top_k"
+    };
+    ledger.inexact("top_k", FidelityAction::Dropped, why)
 }

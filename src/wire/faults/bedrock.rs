@@ -17,9 +17,6 @@ use crate::{
 /// How long a new marketplace subscription takes, by the service's own words.
 const SUBSCRIPTION_REST: u64 = 900;
 
-/// The status of an answer that had begun when it failed.
-const IN_STREAM: u16 = 200;
-
 const REPORT: &str = "landbridge sent what this model does not take: set the parameter away with `override:` on the \
                       target, and report it so that the catalogue learns";
 const CREDENTIALS: &str = "check the AWS credentials that this daemon finds (environment, profile, role), and the \
@@ -117,9 +114,6 @@ static TABLE: &[Row] = &[
     Row::new(Misconfigured)
         .says(&["provided model identifier is invalid"])
         .advice("no such model in this region: check the target's model and region"),
-    Row::new(Misconfigured).status(&[400]).says(&["isn't supported on this route"]).advice(
-        "this model is served through another API of Bedrock: see the provider's `api` and the target's `invoke`",
-    ),
     Row::new(Misconfigured)
         .status(&[400])
         .says(&["operation not allowed"])
@@ -178,7 +172,7 @@ pub fn in_stream(exception: &str, message: &str, original_status: Option<u16>) -
         kind: None,
     };
     let judged = judge(status_of(exception).unwrap_or(500), &Hints::default(), said, original_status.map(u64::from));
-    Classified { possibly_billed: true, status: Some(IN_STREAM), ..judged }
+    Classified { possibly_billed: true, ..judged }
 }
 
 /// Classifies an error in the place of a chunk, in the form of the model's family.
@@ -187,7 +181,7 @@ pub fn in_chunk(body: &[u8]) -> Classified {
     let said = Said::read(500, &Hints::default(), None, parsed.as_ref(), body);
     let name = said.kind.as_deref().or(said.code.as_deref()).unwrap_or_default();
     let status = status_of(name).unwrap_or(500);
-    Classified { possibly_billed: true, status: Some(IN_STREAM), ..judge(status, &Hints::default(), said, None) }
+    Classified { possibly_billed: true, ..judge(status, &Hints::default(), said, None) }
 }
 
 /// Whether a name is one of Bedrock's own exceptions.

@@ -119,7 +119,7 @@ pub fn in_stream(body: &[u8]) -> Classified {
         Some(exception) => bedrock::in_stream(&exception, &said.message, None),
         None => judge(said.status(), &Hints::default(), said),
     };
-    Classified { possibly_billed: true, status: Some(200), ..judged }
+    Classified { possibly_billed: true, ..judged }
 }
 
 fn judge(status: u16, hints: &Hints<'_>, said: Said) -> Classified {

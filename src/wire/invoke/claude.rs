@@ -24,6 +24,7 @@ pub(super) fn write(request: &Request) -> Result<Value, Refusal> {
         let role = match message.role {
             Role::User => "user",
             Role::Assistant => "assistant",
+            Role::System => "system",
         };
         Ok(json!({ "role": role, "content": blocks("messages", &message.content)? }))
     });

@@ -14,7 +14,7 @@ pub(super) fn read(mut body: Value) -> Option<Answer> {
         content: content.iter().map(block).collect(),
         stop_reason,
         usage,
-        service_tier: body.get("usage").and_then(tier),
+        service_tier: body.pointer("/usage/service_tier").and_then(Value::as_str).map(str::to_owned),
         additional_fields: details(body.get("usage")),
         guardrail: None,
     })
@@ -24,12 +24,6 @@ pub(super) fn read(mut body: Value) -> Option<Answer> {
 pub(super) fn details(usage: Option<&Value>) -> Option<Value> {
     let details = usage?.get("output_tokens_details").filter(|details| !details.is_null())?;
     Some(json!({ "usage": { "output_tokens_details": details } }))
-}
-
-/// The tier that served, in OpenAI's word for the ordinary one.
-pub(super) fn tier(usage: &Value) -> Option<String> {
-    let tier = usage.get("service_tier")?.as_str()?;
-    Some(if tier == "standard" { "default" } else { tier }.to_owned())
 }
 
 pub(super) fn counts(usage: &Value) -> Option<TokenUsage> {

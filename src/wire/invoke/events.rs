@@ -176,7 +176,9 @@ impl Stream {
         keep("cache_read_input_tokens", &mut self.usage.cache_read);
         keep("cache_creation_input_tokens", &mut self.usage.cache_write);
         self.details = claude_answer::details(Some(usage)).or(self.details.take());
-        self.tier = claude_answer::tier(usage).or(self.tier.take());
+        if let Some(tier) = usage.get("service_tier").and_then(Value::as_str) {
+            self.tier = Some(tier.to_owned());
+        }
     }
 }
 

@@ -69,7 +69,7 @@ fn two(system: &str, turns: &[(Role, String)]) -> String {
     for (place, (role, text)) in turns.iter().enumerate() {
         let last = place + 1 == turns.len();
         match role {
-            Role::User => {
+            Role::User | Role::System => {
                 prompt.push_str("<s>[INST] ");
                 prompt.push_str(&std::mem::take(&mut system));
                 prompt.push_str(text.trim());
@@ -102,9 +102,10 @@ fn headers(system: &str, turns: &[(Role, String)], [start, end, over]: [&str; 3]
         match role {
             Role::User => turn("user", text, false),
             Role::Assistant => turn("assistant", text, place + 1 == turns.len()),
+            Role::System => turn("system", text, false),
         }
     }
-    if turns.last().is_none_or(|(role, _)| *role == Role::User) {
+    if turns.last().is_none_or(|(role, _)| *role != Role::Assistant) {
         turn("assistant", "", true);
     }
     prompt

@@ -93,10 +93,7 @@ impl Stream {
         let mut messages = Vec::new();
         std::mem::take(&mut self.bytes).finish(&mut messages);
         for message in messages {
-            // A last event that is cut says nothing; whether the answer is whole shows without it.
-            if message.data.trim_ascii() == b"[DONE]" || serde_json::from_slice::<Value>(&message.data).is_ok() {
-                self.message(&message, out)?;
-            }
+            self.message(&message, out)?;
         }
         if self.done {
             return Ok(());

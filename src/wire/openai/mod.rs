@@ -6,6 +6,7 @@
 pub mod chunks;
 pub mod completion;
 pub mod events;
+mod habits;
 pub(super) mod request;
 pub mod response;
 mod usage;

@@ -110,7 +110,6 @@ fn write_back(
                 _ => {}
             },
             Event::Finish { reason, .. } => finish = Some(reason),
-            Event::Remark(remark) if remarks.contains(&remark) => {}
             Event::Remark(remark) => remarks.push(remark),
             Event::Field { .. } | Event::Usage(_) => {}
         }

@@ -69,8 +69,15 @@ impl Undo {
             Event::Delta { choice, delta } => {
                 let (reading, seed, ids) = (&self.reading, &self.seed, &mut self.ids);
                 let state = self.choices.entry(choice).or_insert_with(|| Choice::new(reading));
-                let mut say = |delta| out.push(Event::Delta { choice, delta });
-                state.delta(reading, delta, &mut |place, id| unique(ids, reading, seed, choice, place, id), &mut say);
+                if !state.stopped {
+                    let mut say = |delta| out.push(Event::Delta { choice, delta });
+                    state.delta(
+                        reading,
+                        delta,
+                        &mut |place, id| unique(ids, reading, seed, choice, place, id),
+                        &mut say,
+                    );
+                }
             }
             Event::Finish { choice, reason } => {
                 let reading = &self.reading;
@@ -79,13 +86,6 @@ impl Undo {
             }
             event @ (Event::Usage(_) | Event::Remark(_)) => out.push(event),
         }
-    }
-}
-
-impl Undo {
-    /// Whether the choice's text has met a stop sequence: no more of it comes out.
-    pub(in crate::wire) fn has_stopped(&self, choice: u32) -> bool {
-        self.choices.get(&choice).is_some_and(|choice| choice.stopped)
     }
 }
 
@@ -110,7 +110,6 @@ impl Choice {
         say: &mut dyn FnMut(Delta),
     ) {
         match delta {
-            Delta::Text(_) | Delta::ToolCall { .. } | Delta::ToolArguments { .. } if self.stopped => {}
             Delta::Text(text) => {
                 for piece in self.tags.push(text) {
                     self.piece(reading, piece, say);
