@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     connection::{Connection, Daemon},
     exit::{Exit, Result},
+    lever::Pull,
     print::{Console, Format, Table, count, counted, field, grouped, items, printable},
 };
 use crate::{
@@ -186,58 +187,44 @@ async fn set(args: &SetArgs, config: &Path, console: &mut Console<'_>) -> Result
     if let Some(span) = args.clear_after {
         body["clear_after"] = json!(format_span(span));
     }
-    let mut rehearsal = body.clone();
-    rehearsal["dry_run"] = json!(true);
-    let before = daemon.post(&["v1", "ops", "flags"]).json(&rehearsal).send().await?;
-    if args.format == Format::Json && args.dry_run {
-        console.json(&before)?;
-        return Ok(Exit::Success);
-    }
-    if args.format == Format::Human {
-        let scope = args.pipeline.as_ref().map_or("all pipelines".to_owned(), ToString::to_string);
-        write!(console.out, "{} {} for {scope} {}", args.flag, args.value, touched(&before))?;
-    }
-    if args.dry_run {
-        return Ok(Exit::Success);
-    }
-    let after = daemon.post(&["v1", "ops", "flags"]).json(&body).send().await?;
-    finish(args.format, &after, "set", console)
+    let request = async |dry_run| {
+        let mut body = body.clone();
+        if dry_run {
+            body["dry_run"] = json!(true);
+        }
+        Ok(daemon.post(&["v1", "ops", "flags"]).json(&body).send().await?)
+    };
+    let title = format!("{} {} for {}", args.flag, args.value, scope(args.pipeline.as_ref()));
+    let pull = Pull { dry_run: args.dry_run, format: args.format };
+    pull.by(request, |before| format!("{title} {}", touched(before)), |after| done("set", after), console).await
 }
 
 async fn clear(args: &ClearArgs, config: &Path, console: &mut Console<'_>) -> Result {
     let daemon = Daemon::new(&args.connection, config)?;
-    let request = || {
-        let request = daemon.delete(&["v1", "ops", "flags", &args.flag]).query("reason", &args.reason);
-        match &args.pipeline {
-            Some(pipeline) => request.query("pipeline", pipeline.as_str()),
-            None => request,
+    let request = async |dry_run| {
+        let mut request = daemon.delete(&["v1", "ops", "flags", &args.flag]).query("reason", &args.reason);
+        if let Some(pipeline) = &args.pipeline {
+            request = request.query("pipeline", pipeline.as_str());
         }
+        if dry_run {
+            request = request.query("dry_run", "true");
+        }
+        Ok(request.send().await?)
     };
-    let before = request().query("dry_run", "true").send().await?;
-    if args.format == Format::Json && args.dry_run {
-        console.json(&before)?;
-        return Ok(Exit::Success);
-    }
-    if args.format == Format::Human {
-        let scope = args.pipeline.as_ref().map_or("all pipelines".to_owned(), ToString::to_string);
-        write!(console.out, "clearing {} for {scope} {}", args.flag, touched(&before))?;
-    }
-    if args.dry_run {
-        return Ok(Exit::Success);
-    }
-    finish(args.format, &request().send().await?, "cleared", console)
+    let title = format!("clearing {} for {}", args.flag, scope(args.pipeline.as_ref()));
+    let pull = Pull { dry_run: args.dry_run, format: args.format };
+    pull.by(request, |before| format!("{title} {}", touched(before)), |after| done("cleared", after), console).await
 }
 
-fn finish(format: Format, after: &Value, verb: &str, console: &mut Console<'_>) -> Result {
-    if format == Format::Json {
-        console.json(after)?;
-        return Ok(Exit::Success);
-    }
+fn scope(pipeline: Option<&PipelineName>) -> String {
+    pipeline.map_or("all pipelines".to_owned(), ToString::to_string)
+}
+
+fn done(verb: &str, after: &Value) -> String {
     match field(after, "/message") {
-        message if message.is_empty() => writeln!(console.out, "{verb}")?,
-        message => writeln!(console.out, "{verb}: {}", printable(&message))?,
+        message if message.is_empty() => format!("{verb}\n"),
+        message => format!("{verb}: {}\n", printable(&message)),
     }
-    Ok(Exit::Success)
 }
 
 /// What a flag touches, in words and a table.

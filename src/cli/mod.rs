@@ -8,8 +8,10 @@ pub mod completions;
 pub mod connection;
 pub mod exit;
 pub mod flag;
+pub mod iam_policy;
 pub mod init;
 pub mod jobs;
+pub mod lever;
 pub mod local;
 pub mod models;
 pub mod offline;
@@ -105,6 +107,8 @@ pub enum Command {
     Audit(audit::AuditArgs),
     /// List models: prices, limits, lifecycles, uses, substitutes
     Models(models::ModelsArgs),
+    /// Print the least that AWS must allow for the specs at hand
+    IamPolicy(iam_policy::IamPolicyArgs),
     /// Print the JSON schema of pipeline specs
     Schema(schema::SchemaArgs),
     /// Serve simulated OpenAI and Bedrock endpoints on loopback
@@ -164,7 +168,8 @@ impl Cli {
             Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
             Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),
-            Command::Models(args) => models::execute(args, config, console),
+            Command::Models(args) => wait_for(models::execute(args, config, console)),
+            Command::IamPolicy(args) => iam_policy::execute(args, config, console),
             Command::Completions(args) => completions::execute(args, &mut Self::command(), console),
         }
     }

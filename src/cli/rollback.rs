@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     connection::{Connection, Daemon},
-    exit::{Exit, Result},
+    exit::Result,
+    lever::Pull,
     print::{Console, Format, Table, count, field, grouped, items, printable},
 };
 use crate::names::PipelineName;
@@ -105,32 +106,19 @@ fn body(scope: &Scope, lever: &Lever) -> Value {
 
 async fn pull(name: &str, done: &str, body: &Value, lever: &Lever, config: &Path, console: &mut Console<'_>) -> Result {
     let daemon = Daemon::new(&lever.connection, config)?;
-    let mut rehearsal = body.clone();
-    rehearsal["dry_run"] = json!(true);
-    let before = daemon.post(&["v1", "ops", name]).json(&rehearsal).send().await?;
-    if lever.format == Format::Json && lever.dry_run {
-        console.json(&before)?;
-        return Ok(Exit::Success);
-    }
-    if lever.format == Format::Human {
-        writeln!(console.out, "{name} touches:")?;
-        write!(console.out, "{}", pipelines(&before))?;
-    }
-    if lever.dry_run {
-        return Ok(Exit::Success);
-    }
-    let after = daemon.post(&["v1", "ops", name]).json(body).send().await?;
-    if lever.format == Format::Json {
-        console.json(&after)?;
-        return Ok(Exit::Success);
-    }
-    writeln!(console.out, "{done}:")?;
-    write!(console.out, "{}", pipelines(&after))?;
-    let message = field(&after, "/message");
-    if !message.is_empty() {
-        writeln!(console.out, "{}", printable(&message))?;
-    }
-    Ok(Exit::Success)
+    let request = async |dry_run| {
+        let mut body = body.clone();
+        if dry_run {
+            body["dry_run"] = json!(true);
+        }
+        Ok(daemon.post(&["v1", "ops", name]).json(&body).send().await?)
+    };
+    let before = |answer: &Value| format!("{name} touches:\n{}", pipelines(answer));
+    let after = |answer: &Value| match field(answer, "/message") {
+        message if message.is_empty() => format!("{done}:\n{}", pipelines(answer)),
+        message => format!("{done}:\n{}{}\n", pipelines(answer), printable(&message)),
+    };
+    Pull { dry_run: lever.dry_run, format: lever.format }.by(request, before, after, console).await
 }
 
 fn pipelines(answer: &Value) -> String {

@@ -83,6 +83,7 @@ fn snapshot(pipelines: &[Pipeline]) -> Snapshot {
                     file: format!("{}.yaml", pipeline.name),
                     text: "".into(),
                     stale: false,
+                    definitions: Arc::default(),
                 };
                 (pipeline.name.clone(), Arc::new(loaded))
             })

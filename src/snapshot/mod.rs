@@ -82,9 +82,14 @@ pub struct LoadedPipeline {
     pub file: String,
     /// The text that it was loaded from.
     pub text: Arc<str>,
-    /// The file on disk is broken; this is its last good version.
+    /// The file on disk is broken, or what it builds on has changed so that it cannot serve; this is its last good version.
     pub stale: bool,
+    /// The model definitions that it was loaded with, by file stem.
+    pub(crate) definitions: Arc<DefinitionTexts>,
 }
+
+/// Texts of model definitions by file stem.
+pub(crate) type DefinitionTexts = BTreeMap<String, Arc<str>>;
 
 /// What a load made of one file.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -9,11 +9,12 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    AcceptIndex, FileReport, LoadContext, Loaded, LoadedModel, LoadedPipeline, Snapshot, SourceFile, Sources,
+    AcceptIndex, DefinitionTexts, FileReport, LoadContext, Loaded, LoadedModel, LoadedPipeline, Snapshot, SourceFile,
+    Sources,
     definitions::{self, CATALOG_KEY, model_key},
     flags_file::{self, FileFlags},
     resolve::{Served, Stand, resolve, standing},
-    specs::{self, Before, Candidate},
+    specs::{self, Before, Candidate, definitions_key},
 };
 use crate::{
     catalog::Catalog,
@@ -57,9 +58,9 @@ impl Parts {
             catalog: &catalog.catalog,
             today: context.today,
         };
-        let before = Before::new(context, &basis);
+        let before = Before::new(context, &basis, texts(&models.loaded));
         let mut candidates = specs::read_all(sources, context, &check, &before);
-        adopt(&mut candidates, context, &check);
+        adopt(&mut candidates, context, &check, &before);
         let served = served(&candidates, context);
         let stands = resolve(&mut candidates, &served);
 
@@ -169,6 +170,10 @@ impl Parts {
         let hash = self.hash(context, &flags_text);
         let mut last_good: BTreeMap<String, String> =
             self.pipelines.values().map(|loaded| (loaded.file.clone(), loaded.text.to_string())).collect();
+        let definitions = texts(&self.models);
+        last_good.extend(self.pipelines.values().filter_map(|loaded| {
+            Some((definitions_key(&loaded.file), specs::definitions_to_keep(loaded, &definitions)?))
+        }));
         last_good.extend(self.models.iter().map(|(stem, model)| (model_key(stem), model.text.to_string())));
         last_good.insert(CATALOG_KEY.to_owned(), self.catalog_text.to_string());
         last_good.insert(FLAGS_KEY.to_owned(), flags_text.to_string());
@@ -249,7 +254,7 @@ fn stale(old: &Arc<LoadedPipeline>, file: &str, flags: Option<&FlagSet>) -> Arc<
 
 /// A broken file that has no last good version of its own, but names a pipeline whose file is gone, was moved: it takes
 /// that version over.
-fn adopt(candidates: &mut [Candidate<'_>], context: &LoadContext, check: &Context<'_>) {
+fn adopt(candidates: &mut [Candidate<'_>], context: &LoadContext, check: &Context<'_>, before: &Before<'_>) {
     if !candidates.iter().any(|candidate| candidate.new.is_none() && candidate.old.is_none()) {
         return;
     }
@@ -263,7 +268,7 @@ fn adopt(candidates: &mut [Candidate<'_>], context: &LoadContext, check: &Contex
             .last_good
             .iter()
             .filter(|(file, _)| !file.starts_with('/') && !here.contains(file.as_str()))
-            .filter_map(|(file, text)| specs::read_kept(file, text, check))
+            .filter_map(|(file, text)| specs::read_kept(file, text, check, before))
             .map(|loaded| (loaded.pipeline.name.clone(), loaded))
             .collect(),
     };
@@ -284,6 +289,11 @@ fn served(candidates: &[Candidate<'_>], context: &LoadContext) -> Served {
         return old.map(|old| (old.pipeline.name.clone(), Arc::clone(old))).collect();
     };
     snapshot.pipelines.iter().map(|(name, loaded)| (name.clone(), Arc::clone(loaded))).collect()
+}
+
+/// The texts of definitions.
+fn texts(models: &BTreeMap<String, Arc<LoadedModel>>) -> DefinitionTexts {
+    models.iter().map(|(stem, model)| (stem.clone(), Arc::clone(&model.text))).collect()
 }
 
 /// Whether a restart found what the life before left.

@@ -8,10 +8,13 @@ use std::{
     thread,
 };
 
-use super::{FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, foresight::foresee, trial};
+use super::{
+    DefinitionTexts, FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, foresight::foresee, trial,
+};
 use crate::{
+    catalog::Catalog,
     diagnostic::Diagnostic,
-    spec::{self, Context, FlagSet},
+    spec::{self, Context, FlagSet, ModelDefinitions, model_definition},
 };
 
 /// From so many files on, reading is shared among the processors.
@@ -40,12 +43,19 @@ pub(super) struct Before<'s> {
     reports: HashMap<&'s str, &'s FileReport>,
     texts: &'s BTreeMap<String, String>,
     same_basis: bool,
+    /// The definitions of now.
+    definitions: Arc<DefinitionTexts>,
 }
 
 impl<'s> Before<'s> {
-    pub(super) fn new(context: &'s LoadContext, basis: &[u8; 32]) -> Self {
-        let mut before =
-            Self { by_file: HashMap::new(), reports: HashMap::new(), texts: &context.last_good, same_basis: false };
+    pub(super) fn new(context: &'s LoadContext, basis: &[u8; 32], definitions: DefinitionTexts) -> Self {
+        let mut before = Self {
+            by_file: HashMap::new(),
+            reports: HashMap::new(),
+            texts: &context.last_good,
+            same_basis: false,
+            definitions: Arc::new(definitions),
+        };
         if let Some(snapshot) = &context.previous {
             before.by_file = snapshot.pipelines.values().map(|loaded| (loaded.file.as_str(), loaded)).collect();
             before.reports = snapshot.files.iter().map(|report| (report.file.as_str(), report)).collect();
@@ -111,7 +121,7 @@ fn read_one<'s>(
             diagnostics: report.diagnostics.clone(),
         };
     }
-    let (new, flags, diagnostics) = read_text(file, bytes, context, check);
+    let (new, flags, diagnostics) = read_text(file, bytes, context, check, before);
     let old = last_good(file, bytes, new.as_ref(), check, before);
     Candidate { file: file.to_owned(), bytes, new, old, flags, diagnostics }
 }
@@ -119,7 +129,7 @@ fn read_one<'s>(
 type ReadText = (Option<Arc<LoadedPipeline>>, Option<FlagSet>, Vec<Diagnostic>);
 
 /// Reads a spec and runs its tests.
-fn read_text(file: &str, bytes: &[u8], context: &LoadContext, check: &Context<'_>) -> ReadText {
+fn read_text(file: &str, bytes: &[u8], context: &LoadContext, check: &Context<'_>, before: &Before<'_>) -> ReadText {
     let read = spec::read(file, bytes, check);
     let mut diagnostics = read.diagnostics;
     let Some(pipeline) = read.pipeline else {
@@ -136,11 +146,12 @@ fn read_text(file: &str, bytes: &[u8], context: &LoadContext, check: &Context<'_
         diagnostics.extend(failed);
         return (None, flags, diagnostics);
     }
-    (Some(Arc::new(loaded(file, pipeline, &text))), flags, diagnostics)
+    (Some(Arc::new(loaded(file, pipeline, &text, &before.definitions))), flags, diagnostics)
 }
 
-fn loaded(file: &str, pipeline: spec::Pipeline, text: &str) -> LoadedPipeline {
-    LoadedPipeline { pipeline, file: file.to_owned(), text: Arc::from(text), stale: false }
+fn loaded(file: &str, pipeline: spec::Pipeline, text: &str, definitions: &Arc<DefinitionTexts>) -> LoadedPipeline {
+    let definitions = Arc::clone(definitions);
+    LoadedPipeline { pipeline, file: file.to_owned(), text: Arc::from(text), stale: false, definitions }
 }
 
 /// What a file defined when it was last good: in the snapshot before, or, after a restart, in the text that was kept.
@@ -155,16 +166,51 @@ fn last_good(
         return Some(Arc::clone(old));
     }
     let text = before.texts.get(file)?;
-    if text.as_bytes() == bytes {
-        return new.cloned();
+    match new {
+        Some(new) if text.as_bytes() == bytes => Some(Arc::clone(new)),
+        _ => read_kept(file, text, check, before),
     }
-    read_kept(file, text, check)
 }
 
-/// Reads a text that was good once. Its tests passed then.
-pub(super) fn read_kept(file: &str, text: &str, check: &Context<'_>) -> Option<Arc<LoadedPipeline>> {
-    let pipeline = spec::read(file, text.as_bytes(), check).pipeline?;
-    Some(Arc::new(loaded(file, pipeline, text)))
+/// Where the model definitions are kept that a last good version needs and that are no longer so.
+pub(super) fn definitions_key(file: &str) -> String {
+    format!("/with/{file}")
+}
+
+/// Reads a text that was good once, with the definitions that it was good with. Its tests passed then; what the catalogue
+/// has come to say of its models is no reason to take it away.
+pub(super) fn read_kept(
+    file: &str,
+    text: &str,
+    check: &Context<'_>,
+    before: &Before<'_>,
+) -> Option<Arc<LoadedPipeline>> {
+    let kept: BTreeMap<String, String> =
+        before.texts.get(&definitions_key(file)).and_then(|kept| serde_json::from_str(kept).ok()).unwrap_or_default();
+    let mut models: ModelDefinitions = check.models.clone();
+    let mut texts = DefinitionTexts::clone(&before.definitions);
+    for (stem, text) in kept {
+        if let (Some(definition), _) = model_definition::read(&stem, text.as_bytes()) {
+            models.insert(stem.clone(), definition);
+            texts.insert(stem, Arc::from(text));
+        }
+    }
+    let nothing = Catalog::default();
+    let pipeline = [check.catalog, &nothing].into_iter().find_map(|catalog| {
+        spec::read(file, text.as_bytes(), &Context { models: &models, catalog, ..*check }).pipeline
+    })?;
+    Some(Arc::new(loaded(file, pipeline, text, &Arc::new(texts))))
+}
+
+/// The definitions that a last good version needs beside those of now: as text, by file stem.
+pub(super) fn definitions_to_keep(loaded: &LoadedPipeline, now: &DefinitionTexts) -> Option<String> {
+    let kept: BTreeMap<&str, &str> = loaded
+        .definitions
+        .iter()
+        .filter(|(stem, text)| loaded.stale && now.get(*stem) != Some(*text) && loaded.text.contains(stem.as_str()))
+        .map(|(stem, text)| (stem.as_str(), text.as_ref()))
+        .collect();
+    (!kept.is_empty()).then(|| serde_json::to_string(&kept).unwrap_or_default())
 }
 
 /// Files that are there but cannot be read, alone or with their folder.

@@ -11,7 +11,7 @@ mod parameters;
 pub mod pipeline;
 pub mod providers;
 pub mod read;
-mod residency;
+pub mod residency;
 pub mod schema;
 pub mod target;
 

@@ -6,7 +6,11 @@
 use super::target::Residency;
 use crate::names::Region;
 
-/// Geographies of inference profiles, each with every region that a call may be carried to.
+/// The day as of which [`place_of`] knows the regions of geographies.
+pub const REGIONS_AS_OF: &str = "2026-11-22";
+
+/// Geographies of inference profiles, each with every region that a call may be carried to. What a single model's profile
+/// reaches may be less.
 const GEOGRAPHIES: [(&str, &[&str]); 7] = [
     ("us", &["us-east-1", "us-east-2", "us-west-1", "us-west-2"]),
     (
@@ -74,7 +78,7 @@ const MAKERS: [&str; 22] = [
 
 /// What a model id says of where its calls go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// The region that is called, alone.
     Region,
     /// The regions of a geography.
@@ -85,7 +89,7 @@ pub(super) enum Reach {
 
 /// The parts of a model id that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ModelPlace<'a> {
+pub struct ModelPlace<'a> {
     /// Where calls go.
     pub reach: Reach,
     /// The region inside an ARN.
@@ -93,7 +97,7 @@ pub(super) struct ModelPlace<'a> {
 }
 
 /// Reads a plain model id, an inference profile or an ARN.
-pub(super) fn place_of(model: &str) -> ModelPlace<'_> {
+pub fn place_of(model: &str) -> ModelPlace<'_> {
     let Some(arn) = model.strip_prefix("arn:") else {
         return ModelPlace { reach: reach_of_id(model), arn_region: None };
     };

@@ -210,3 +210,32 @@ fn the_audit_log_is_listed() {
     let ended = play(&["audit", "--since", "2026-11-22T00:00:00Z"], &steps);
     assert!(ended.out.contains("2026-11-22T10:00:00Z  ann    flag.set  PAUSE    r"), "{}", ended.out);
 }
+
+#[test]
+fn a_models_traffic_is_told_with_what_may_have_been_billed_besides() {
+    let row = |model: &str| {
+        json!({"pipeline": "triage", "target": "openai", "provider": "openai", "model": model, "attempts": 1_203,
+            "jobs_answered": 1_200, "possibly_billed": 3, "usage": {"input": 90_000, "output": 4_000, "cache_read": 10_000},
+            "cost_usd": "1.25", "unpriced": 0, "possible_cost_usd": "0.03", "possible_cost_unknown": 0})
+    };
+    let answer = json!({"since": "2026-11-15T00:00:00Z", "data": [row("gpt-4o-mini"), row("gpt-5.4-mini")]});
+    let steps = [("GET /v1/ops/traffic?since=30d", 200, answer)];
+    let arguments = ["models", "--uses", "gpt-4o-mini-2024-07-18", "--since", "30d"];
+    let ended = play(&arguments, &steps);
+    assert_eq!(ended.exit, Exit::Success, "{}", ended.err);
+    let line = ended.out.lines().find(|line| line.contains("triage")).unwrap();
+    let cells: Vec<&str> = line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
+    let expected = [
+        "triage",
+        "openai",
+        "gpt-4o-mini",
+        "1,200",
+        "1,203",
+        "100,000",
+        "4,000",
+        "1.25",
+        "3 possibly billed, at most 0.03",
+    ];
+    assert_eq!(cells, expected);
+    assert!(!ended.out.contains("gpt-5.4-mini"), "{}", ended.out);
+}

@@ -281,16 +281,34 @@ fn models_are_listed_with_their_substitutes_and_uses() {
 
     let substitutes = run(&["--substitutes", "gpt-4o-mini"]);
     assert_eq!(substitutes.exit, Exit::Success, "{}", substitutes.err);
-    assert!(substitutes.out.contains("bedrock"), "{}", substitutes.out);
+    let lines: Vec<&str> = substitutes.out.lines().collect();
+    assert!(lines[1].starts_with("gpt-4o-mini ") && lines[1].contains("ends 2027-01-14"), "{}", substitutes.out);
+    assert!(lines[2].starts_with("gpt-6-luna ") && lines[2].contains("in ×0.67, out ×0.83"), "{}", substitutes.out);
+    assert!(lines[3].contains("us.openai.gpt-6-luna") && lines[3].contains("bedrock"), "{}", substitutes.out);
+    let json: Value = serde_json::from_str(&run(&["--substitutes", "gpt-4o-mini", "--format", "json"]).out).unwrap();
+    assert_eq!(json["substitutes"][0]["relative_price"]["input"], "0.67");
     let slip = run(&["--substitutes", "gpt-4o-mni"]);
     assert_eq!(slip.exit, Exit::Failed);
     assert!(slip.err.contains("did you mean gpt-4o-mini?"), "{}", slip.err);
 
+    // Nobody listens there: the files are told, and that the traffic is not.
+    let nowhere = ["--url", "http://127.0.0.1:1"];
+    let run = |arguments: &[&str]| run(&[arguments, &nowhere].concat());
     let uses = run(&["--uses", "gpt-4o-mini"]);
     assert_eq!(uses.exit, Exit::Success, "{}", uses.err);
     let expected = format!("{}:3: x: {{ model: gpt-4o-mini-2024-07-18 }}\n", specs.join("a.yaml").display());
     assert_eq!(uses.out, expected);
+    assert!(uses.err.contains("no recorded traffic") && uses.err.contains("127.0.0.1:1"), "{}", uses.err);
     assert_eq!(run(&["--uses", "gpt-5.4-mini"]).exit, Exit::Failed);
+    // A definition names it, and a spec names the definition.
+    std::fs::create_dir(&models).unwrap();
+    std::fs::write(models.join("mini.json"), "{\"name\": \"gpt-5.4-mini\",\n \"provider\": \"openai\"}").unwrap();
+    std::fs::write(specs.join("b.yaml"), "targets:\n  x: { use: mini }\n  mini: { model: gpt-4o }\n").unwrap();
+    let uses = run(&["--uses", "gpt-5.4-mini"]).out;
+    let places: Vec<&str> = uses.lines().filter_map(|line| line.split(": ").next()).collect();
+    let expected =
+        [format!("{}:2", specs.join("b.yaml").display()), format!("{}:1", models.join("mini.json").display())];
+    assert_eq!(places, expected, "{uses}");
 }
 
 #[test]

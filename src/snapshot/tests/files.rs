@@ -101,6 +101,39 @@ fn what_cannot_be_read_is_not_gone() {
 }
 
 #[test]
+fn a_definition_that_breaks_a_spec_leaves_its_last_good_version_also_after_a_restart() {
+    // The confinement holds as long as the definition stays in the eu.
+    let uses = "version: 1\nname: a\ntargets: { t: { use: eu } }\n\
+                route: [{ confine: { regions: [\"eu-*\"] }, to: t }]\n";
+    let good = r#"{"name": "eu.amazon.nova-lite-v1:0", "provider": "bedrock", "region": "eu-central-1", "parameters": {"max_tokens": 5}}"#;
+    let mut world = World::new(&[("a.yaml", uses)]);
+    world.sources.models.insert("eu".into(), good.into());
+    assert_eq!(world.serves(), ["a a.yaml eu.amazon.nova-lite-v1:0"]);
+
+    let moved = good.replace("eu.amazon", "us.amazon").replace("eu-central-1", "us-east-1");
+    for change in [Some(moved), None] {
+        match change {
+            Some(text) => world.sources.models.insert("eu".into(), text.into()),
+            None => world.sources.models.remove("eu"),
+        };
+        for restarts in 0..3 {
+            let loaded = world.load();
+            assert_eq!(serving(&loaded.snapshot), ["a a.yaml eu.amazon.nova-lite-v1:0*"], "{restarts}");
+            assert!(report(&loaded.snapshot, "a.yaml").diagnostics.iter().any(Diagnostic::is_error));
+            assert_eq!(loaded.changed, restarts == 0);
+            world.restart();
+        }
+        // The daemon looks again while nothing has changed.
+        world.load();
+        assert!(!world.load().changed);
+    }
+    world.sources.models.insert("eu".into(), good.replace("lite", "pro").into());
+    let mended = world.load();
+    assert_eq!(serving(&mended.snapshot), ["a a.yaml eu.amazon.nova-pro-v1:0"]);
+    assert!(!mended.last_good.keys().any(|key| key.starts_with("/with/")));
+}
+
+#[test]
 fn model_definitions_keep_their_last_good_version() {
     let uses = "version: 1\nname: a\ntargets: { t: { use: eu } }\n";
     let good = r#"{"name": "eu.amazon.nova-lite-v1:0", "provider": "bedrock", "region": "eu-central-1", "parameters": {"max_tokens": 5}}"#;

@@ -1,0 +1,61 @@
+//! Policies for every way to name a model.
+
+use super::policy::{Actions, Need, Policy};
+
+fn need(used_by: &str, model: &str, region: &str) -> Need {
+    Need {
+        used_by: used_by.to_owned(),
+        model: model.to_owned(),
+        region: region.to_owned(),
+        guardrail: None,
+        counts: false,
+    }
+}
+
+fn policy(needs: &[Need], streaming: bool) -> Policy {
+    Policy::of(needs, "123456789012", Actions { streaming })
+}
+
+#[test]
+fn every_way_to_name_a_model_is_allowed_and_no_more() {
+    let app = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
+    let imported = "arn:aws:bedrock:us-west-2:123456789012:imported-model/xyz789";
+    let mut needs = vec![
+        need("a/plain", "deepseek.v3.2", "us-west-2"),
+        need("a/us", "us.anthropic.claude-haiku-4-5-20251001-v1:0", "us-east-1"),
+        need("b/us", "us.anthropic.claude-haiku-4-5-20251001-v1:0", "us-east-1"),
+        need("a/jp", "jp.anthropic.claude-sonnet-4-6", "ap-northeast-1"),
+        need("a/global", "global.anthropic.claude-sonnet-5-5", "eu-west-1"),
+        need("a/app", app, "us-east-1"),
+        need("a/imported", imported, "us-west-2"),
+        need(
+            "a/arn",
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-2-lite-v1:0",
+            "us-east-1",
+        ),
+        need("g/gov", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", "us-gov-west-1"),
+    ];
+    let whole = policy(&needs, false);
+    let document = whole.document();
+    insta::assert_json_snapshot!("policy", document);
+    assert_eq!(whole.notes().count(), 1, "the application profile");
+    // In any order.
+    needs.reverse();
+    assert_eq!(policy(&needs, false).document(), document);
+    insta::assert_snapshot!("policy-in-words", whole.in_words());
+}
+
+#[test]
+fn streams_counts_and_guardrails_are_allowed_where_they_are_used() {
+    let mut one = need("a/eu", "eu.anthropic.claude-haiku-4-5-20251001-v1:0", "eu-central-1");
+    one.counts = true;
+    one.guardrail = Some("gr-1".to_owned());
+    let document = policy(&[one.clone()], true).document();
+    insta::assert_json_snapshot!("policy-streaming", document);
+    one.counts = false;
+    one.guardrail = None;
+    let text = policy(&[one], false).document().to_string();
+    for absent in ["CountTokens", "ResponseStream", "Guardrail"] {
+        assert!(!text.contains(absent), "{absent}");
+    }
+}
