@@ -189,7 +189,10 @@ impl Policy {
         let mut text = String::new();
         for (what, users) in &self.words {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            text.push_str(&format!("{what}\n  for {}\n", users.join(", ")));
+            text += what;
+            text += "\n  for ";
+            text += &users.join(", ");
+            text.push('\n');
         }
         let mut actions = self.actions.names();
         if !self.guardrails.is_empty() {
@@ -198,7 +201,9 @@ impl Policy {
         if !self.counted.is_empty() {
             actions.push("bedrock:CountTokens");
         }
-        text.push_str(&format!("\nActions: {}\n", actions.join(", ")));
+        text += "\nActions: ";
+        text += &actions.join(", ");
+        text.push('\n');
         text
     }
 }
