@@ -15,11 +15,14 @@ use crate::{
         tokens::{self, Bounds},
     },
     routing::prompt,
-    spec::Target,
+    spec::{SystemMode, Target},
 };
 
 /// Prompts that are counted at once: counting is work for a processor.
 static COUNTING: Semaphore = Semaphore::const_new(2);
+
+/// A prompt is counted up to so many tokens at least, where somebody wants to see the number.
+const MOST_COUNTED: u64 = 1_000_000;
 
 /// A prompt's size for one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,15 +92,13 @@ pub fn estimate(body: &Value, target: &Target, model: Option<&Model>, output: Op
     Size { prompt, fit: model.map_or(Fit::Fits, |model| model.fit(prompt, output)) }
 }
 
-/// A prompt's size, counted where the estimate leaves a doubt. Takes a moment for a long prompt.
+/// A prompt's size, counted by the nearest published vocabulary. Takes a moment for a long prompt.
 pub fn count(body: &Value, target: &Target, model: Option<&Model>, output: Option<u64>) -> Size {
     let size = estimate(body, target, model, output);
-    match (size.fit, model.and_then(|model| Some((model, model.room(output)?)))) {
-        (Fit::MayFit, Some((model, (room, _)))) => {
-            refined(size, tokens::count_prompt(model.tokenizer, body, room), target, model, output)
-        }
-        _ => size,
-    }
+    let Some(model) = model else { return size };
+    let room = model.room(output).map_or(0, |(room, _)| room);
+    let counted = tokens::count_prompt(model.tokenizer, body, room.max(MOST_COUNTED));
+    refined(size, counted, target, model, output)
 }
 
 fn refined(cheap: Size, counted: Bounds, target: &Target, model: &Model, output: Option<u64>) -> Size {
@@ -109,14 +110,14 @@ fn refined(cheap: Size, counted: Bounds, target: &Target, model: &Model, output:
     Size { prompt, fit: model.fit(prompt, output) }
 }
 
-/// The target's own system text.
+/// The target's own system text, which may replace the job's or give way to it.
 fn added(family: Tokenizer, target: &Target) -> Bounds {
-    let none = Bounds { least: 0, most: 0 };
-    // Whether it replaces the job's own or goes without is not looked at: a few tokens too many do no harm.
-    target.system.as_ref().map_or(none, |system| Bounds {
-        most: tokens::estimate_text(family, &system.text).most.saturating_add(4),
-        ..none
-    })
+    let Some(system) = &target.system else { return Bounds { least: 0, most: 0 } };
+    let Bounds { least, most } = tokens::estimate_text(family, &system.text);
+    match system.mode {
+        SystemMode::Prepend => Bounds { least, most: most.saturating_add(4) },
+        SystemMode::Replace | SystemMode::Fallback => Bounds { least: 0, most: most.saturating_add(4) },
+    }
 }
 
 fn family(target: &Target, model: Option<&Model>) -> Tokenizer {
