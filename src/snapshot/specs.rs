@@ -8,9 +8,7 @@ use std::{
     thread,
 };
 
-use super::{
-    DefinitionTexts, FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, foresight::foresee, trial,
-};
+use super::{DefinitionTexts, FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, foresight::foresee, trial};
 use crate::{
     catalog::Catalog,
     diagnostic::Diagnostic,

@@ -3,6 +3,7 @@
 //! To add a case, add a file under `requests/` and accept its snapshot (`INSTA_UPDATE=always cargo test golden`).
 
 mod botocore;
+mod differential;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
