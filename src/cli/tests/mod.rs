@@ -1,5 +1,6 @@
 //! Commands as a user types them, against a daemon that the test plays.
 
+mod ahead;
 mod asking;
 
 use std::{

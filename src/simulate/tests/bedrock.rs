@@ -6,8 +6,9 @@ use aws_sdk_bedrockruntime::{
     error::{ProvideErrorMetadata, SdkError},
     operation::{RequestId, converse::ConverseError},
     types::{
-        AnyToolChoice, ContentBlock, ConversationRole, InferenceConfiguration, Message, StopReason, SystemContentBlock,
-        Tool, ToolChoice, ToolConfiguration, ToolInputSchema, ToolSpecification,
+        AnyToolChoice, ContentBlock, ConversationRole, InferenceConfiguration, JsonSchemaDefinition, Message,
+        OutputConfig, OutputFormat, OutputFormatStructure, OutputFormatType, StopReason, SystemContentBlock, Tool,
+        ToolChoice, ToolConfiguration, ToolInputSchema, ToolSpecification,
     },
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -134,6 +135,41 @@ async fn wrong_requests_are_refused_as_bedrock_refuses_them() {
         assert!(error.message().unwrap().contains(message), "{message}: {error:?}");
         assert!(matches!(error.into_service_error(), ConverseError::ValidationException(_)), "{message}");
     }
+}
+
+#[tokio::test]
+async fn answers_keep_a_schema_and_system_text_stands_behind_the_user() {
+    let simulation = simulation(&[], &[]).await;
+    let client = client(&simulation);
+    let format = |schema: &str| {
+        let schema = JsonSchemaDefinition::builder().schema(schema).build().unwrap();
+        let format = OutputFormat::builder()
+            .r#type(OutputFormatType::JsonSchema)
+            .structure(OutputFormatStructure::JsonSchema(schema))
+            .build()
+            .unwrap();
+        OutputConfig::builder().text_format(format).build()
+    };
+    let schema = r#"{"type":"object","properties":{"label":{"type":"string","enum":["net"]}},"required":["label"]}"#;
+    let reply = ask(&client, HAIKU)
+        .messages(message(ConversationRole::System, "Be exact."))
+        .output_config(format(schema))
+        .send()
+        .await
+        .unwrap();
+    let said = reply.output().unwrap().as_message().unwrap().content()[0].as_text().unwrap().to_owned();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap(), serde_json::json!({ "label": "net" }));
+
+    let error = ask(&client, HAIKU).output_config(format("no schema")).send().await.unwrap_err();
+    assert!(error.message().unwrap().contains("not a valid JSON schema"), "{error:?}");
+    let assistant = message(ConversationRole::Assistant, "x");
+    let error = ask(&client, HAIKU)
+        .messages(assistant)
+        .messages(message(ConversationRole::System, "Be exact."))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some("ValidationException"));
 }
 
 #[tokio::test]

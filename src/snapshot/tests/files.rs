@@ -335,3 +335,29 @@ proptest! {
         prop_assert_eq!(serving, 1);
     }
 }
+
+/// What a model definition sets is told where a target names it; a file that would refuse every job does not serve.
+#[test]
+fn what_a_model_does_not_take_is_told_before_any_job() {
+    let text = "version: 1\nname: one\ntargets:\n  first: { use: chatty }\nroute: [{ to: first }]\n";
+    let mut world = World::new(&[("one.yaml", text)]);
+    let definition = |parameters: &str| {
+        format!(
+            r#"{{"name": "us.amazon.nova-micro-v1:0", "provider": "bedrock", "parameters": {{"max_gen_len": 9, {parameters}}}}}"#
+        )
+        .into_bytes()
+    };
+    world.sources.models.insert("chatty".to_owned(), definition(r#""seed": 1"#));
+    let loaded = world.load().snapshot;
+    let found = said(&loaded, "one.yaml");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].code.as_str(), found[0].position.unwrap().line), ("inexact-parameter", 4));
+    assert!(found[0].source_line.as_ref().unwrap().contains("use: chatty"));
+    assert_eq!(serving(&loaded), ["one one.yaml us.amazon.nova-micro-v1:0"]);
+
+    let mut world = World::new(&[("one.yaml", text)]);
+    world.sources.models.insert("chatty".to_owned(), definition(r#""n": 2"#));
+    let loaded = world.load().snapshot;
+    assert_eq!(codes(&loaded, "one.yaml"), ["refused-parameter"]);
+    assert_eq!(serving(&loaded), [""; 0]);
+}
