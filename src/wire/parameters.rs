@@ -85,6 +85,13 @@ impl<'a> Messages<'a> {
     }
 }
 
+impl Messages<'_> {
+    /// The roles of the messages behind the one at `index`, all of them.
+    pub(super) fn roles_after(&self, index: usize) -> impl Iterator<Item = &str> {
+        self.items.iter().skip(index.saturating_add(1)).map(|message| role(message).unwrap_or_default())
+    }
+}
+
 impl Serialize for Messages<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;

@@ -103,18 +103,21 @@ proptest! {
         body in json_value(),
         messages in prop::collection::vec(message(), 0..5),
         own in json_value(),
+        (api, model) in models(),
     ) {
-        for api in [Api::Bedrock, Api::OpenAi] {
+        for (api, model) in [(Api::Bedrock, CLAUDE), (Api::OpenAi, "m"), (api, model)] {
             for fidelity in [Fidelity::Warn, Fidelity::Loose] {
-                let mut there = target(api, CLAUDE);
+                let mut there = target(api, model);
                 there.fidelity = fidelity;
                 if let Value::Object(own) = &own {
                     (there.defaults, there.overrides, there.cap) = (own.clone(), own.clone(), own.clone());
                 }
-                let _ = prepare(&there, None, &body);
+                let catalog = Catalog::builtin();
+                let model = catalog.find(api, model).filter(|_| fidelity == Fidelity::Loose);
+                let _ = prepare(&there, model, &body);
                 let mut body = body.as_object().cloned().unwrap_or_default();
                 body.insert("messages".to_owned(), messages.clone().into());
-                let _ = prepare(&there, None, &Value::Object(body));
+                let _ = prepare(&there, model, &Value::Object(body));
             }
         }
     }
@@ -216,8 +219,8 @@ fn said() -> impl Strategy<Value = Vec<Value>> {
 }
 
 fn outcome(there: &Target, body: &Value) -> Result<(Value, Reading, Vec<crate::job::FidelityNote>), super::Refusal> {
-    let model = Catalog::builtin();
-    let prepared = prepare(there, model.find(there.api, &there.model), body)?;
+    let catalog = Catalog::builtin();
+    let prepared = prepare(there, catalog.find(there.api, &there.model), body)?;
     Ok((sent(&prepared), prepared.reading, prepared.fidelity))
 }
 

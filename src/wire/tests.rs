@@ -256,6 +256,15 @@ fn system_text_meets_the_jobs_own() {
     }
 }
 
+/// More calls in one turn than anybody looks up.
+fn crowd() -> Value {
+    let call = |n: usize| json!({ "id": format!("c{n}"), "type": "function", "function": { "name": "f" } });
+    let calls: Vec<Value> = (0..=1_000).map(call).collect();
+    let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+    json!({ "messages": [{ "role": "user", "content": "Hi" }, { "role": "assistant", "tool_calls": calls }],
+            "tools": tools, "max_tokens": 10 })
+}
+
 /// Bodies that Converse cannot carry, the parameter named, and whether a loose target takes them.
 fn uncarried() -> Vec<(Value, &'static str, bool)> {
     let with = |name: &str, value: Value| {
@@ -269,6 +278,7 @@ fn uncarried() -> Vec<(Value, &'static str, bool)> {
         (with("tools", json!([{ "type": "function" }])), "tools[0].function.name", false),
         (with("tools", json!([{ "type": "custom" }])), "tools[0]", true),
         (with("tools", json!({})), "tools", false),
+        (with("tools", vec![json!({ "type": "custom" }); 1_001].into()), "tools", false),
         (with("functions", json!({})), "functions", false),
         (with("tool_choice", json!("required")), "tool_choice", false),
         (with("parallel_tool_calls", json!("no")), "parallel_tool_calls", false),
@@ -286,6 +296,7 @@ fn uncarried() -> Vec<(Value, &'static str, bool)> {
         (with("invented_yesterday", json!(1)), "invented_yesterday", true),
         (message(json!({ "role": "user", "content": "Hi", "invented": 1 })), "messages[1].invented", true),
         (message(json!({ "role": "tool", "content": "x" })), "messages[1].tool_call_id", false),
+        (crowd(), "messages[1].tool_calls[1000].function", false),
         (message(json!({ "role": "critic", "content": "x" })), "messages[1].role", false),
         (message(json!({ "content": "x" })), "messages[1].role", false),
         (message(json!("x")), "messages[1]", false),

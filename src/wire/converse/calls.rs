@@ -14,6 +14,9 @@ use crate::{
 /// Objects that one call's arguments may hold, one behind the other.
 const MOST_OBJECTS: usize = 16;
 
+/// Calls that one turn may make: far above any model's, little enough to look each result's call up in a list.
+const MOST_CALLS: usize = 1_000;
+
 /// A call as the conversation has it.
 pub(super) struct Call<'a> {
     /// The id as the caller wrote it, or one made up for the older form, which has none.
@@ -183,10 +186,15 @@ pub(super) enum Answers {
 }
 
 impl Pending {
-    pub(super) fn add(&mut self, call: &Call<'_>, uses: &[ToolUse]) {
+    pub(super) fn add(&mut self, call: &Call<'_>, uses: &[ToolUse]) -> Result<(), Refusal> {
+        if self.calls.len() >= MOST_CALLS {
+            let message = format!("{}: more than {MOST_CALLS} calls in one turn", call.param);
+            return Err(Refusal::of(call.param.as_str(), message));
+        }
         let sent = uses.iter().map(|tool| tool.tool_use_id.clone()).collect();
         let (id, name, param) = (call.id.clone(), call.name.to_owned(), call.param.clone());
         self.calls.push(Waiting { id, name, sent, answered: false, param });
+        Ok(())
     }
 
     pub(super) fn is_waiting(&self) -> bool {

@@ -63,10 +63,8 @@ pub(super) fn carry(
         check_fields(index, role, fields, teller.ledger)?;
         match role {
             "system" | "developer" => {
-                let next = messages.iter().map(|(place, message)| (place, role_of(message)));
-                let next = next.skip_while(|(place, _)| *place <= index).take(LOOK_AHEAD);
-                let next = next.map(|(_, role)| role).find(|role| !matches!(*role, "system" | "developer"));
-                teller.system(index, message, next)?;
+                let mut next = messages.roles_after(index).take(LOOK_AHEAD);
+                teller.system(index, message, next.find(|role| !matches!(*role, "system" | "developer")))?;
             }
             "user" => teller.user(index, message)?,
             "assistant" => teller.assistant(index, message)?,
@@ -173,7 +171,7 @@ impl Teller<'_, '_> {
         }
         for call in &calls {
             let uses = call.uses(self.ledger)?;
-            self.pending.add(call, &uses);
+            self.pending.add(call, &uses)?;
             blocks.extend(uses.into_iter().map(Block::ToolUse));
         }
         self.append(index, Role::Assistant, blocks)

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// Tools that a request may offer: far above what any model copes with.
+const MOST_TOOLS: usize = 1_000;
+
 /// How the caller wants a tool chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -288,7 +291,7 @@ impl<'a> Wish<'a> {
             Some("allowed_tools") => {
                 // OpenAI nests them under the type's own name.
                 let rules = value.get("allowed_tools").filter(|rules| rules.is_object()).unwrap_or(value);
-                let tools = rules.get("tools").and_then(Value::as_array).ok_or_else(odd)?;
+                let tools = list(param, rules.get("tools").ok_or_else(odd)?)?;
                 allowed = Some(tools.iter().map(|tool| named(tool).ok_or_else(odd)).collect::<Result<_, _>>()?);
                 word(rules.get("mode").map_or(Some("auto"), Value::as_str))?
             }
@@ -301,6 +304,9 @@ impl<'a> Wish<'a> {
 
 fn list<'a>(name: &str, value: &'a Value) -> Result<&'a [Value], Refusal> {
     match value {
+        Value::Array(items) if items.len() > MOST_TOOLS => {
+            Err(Refusal::of(name, format!("{name}: {} tools; {MOST_TOOLS} are taken", items.len())))
+        }
         Value::Array(items) => Ok(items),
         _ => Err(Refusal::of(name, format!("{name}: must be a list, not {}", short(value)))),
     }
