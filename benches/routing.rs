@@ -12,7 +12,7 @@ use landbridge::{
     catalog::Catalog,
     clock::Timestamp,
     job::{Envelope, retry},
-    quota::{Demand, Limiter, Rates},
+    quota::{Allowance, Demand, Grant},
     routing::{EffectiveFlags, FlagLevels, Question, decide},
     spec::{Api, Flag, FlagSet, Pipeline, ProviderFacts, Providers, condition::Facts, read::read},
 };
@@ -131,18 +131,20 @@ fn retries_and_quotas(c: &mut Criterion) {
     c.bench_function("retry/first choice", |b| {
         b.iter(|| retry::choose(black_box(&chain), &[], &policy, NOW));
     });
-    let rates = Rates {
+    let grant = Grant {
         requests_per_minute: Some(1_000_000_000),
         tokens_per_minute: Some(1_000_000_000_000),
-        concurrency: Some(u32::MAX),
-        share: rust_decimal::Decimal::ONE,
+        concurrency: Some(1_000_000),
+        ..Grant::UNKNOWN
     };
-    let mut limiter = Limiter::new(rates, NOW);
+    let mut allowance = Allowance::new(grant, NOW);
     let demand = Demand { requests: 1, tokens: 1_000 };
     c.bench_function("quota/reserve and give back", |b| {
         b.iter(|| {
-            let admission = limiter.reserve(black_box(NOW), demand);
-            limiter.refund(demand);
+            let admission = allowance.admit(black_box(NOW), demand);
+            if let Ok(reservation) = admission {
+                allowance.cancel(reservation);
+            }
             admission
         });
     });

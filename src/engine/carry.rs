@@ -4,14 +4,19 @@
 //! is the only memory; a job carried on by another daemon goes on where this one left it.
 
 mod ends;
+mod ready;
+mod turn;
 
 use std::{sync::Arc, time::Duration};
 
+use ready::Ready;
 use serde_json::Value;
+use smallvec::{SmallVec, smallvec};
+use turn::Gate;
 
 use super::{
     Engine,
-    health::{Gate, TargetKey, charge},
+    health::charge,
     inflight::Stop,
     settle::{failure, open_attempt, settle},
     size::Sizes,
@@ -19,7 +24,7 @@ use super::{
     world::Lane,
 };
 use crate::{
-    catalog::{Fit, tokens::Bounds},
+    catalog::tokens::Bounds,
     clock::Timestamp,
     ids::AttemptId,
     job::{
@@ -33,14 +38,11 @@ use crate::{
     snapshot::Snapshot,
     spec::{Pipeline, Target, TargetIx, condition::Facts},
     store::{AttemptEnd, Claimed, Intent, Next, Settlement},
-    wire::{self, Prepared, Refusal},
+    wire::Prepared,
 };
 
 /// A throttled target whose wait is longer than this is passed over for the next of the chain.
 const SPILL_AFTER: Duration = Duration::from_mins(1);
-/// A quota's next slot is waited for in place up to this long; beyond, the job waits in the store. Long enough that a
-/// tight quota does not send every job there and back: the permits held meanwhile keep more from being claimed.
-const WAIT_IN_PLACE: Duration = Duration::from_secs(20);
 /// Times a job may decide anew in one carrying: a bound against circles, far above what chains and retries need.
 const MAX_TURNS: u32 = 1_000;
 
@@ -65,6 +67,8 @@ struct Going {
     started_at: Timestamp,
     prompt: Bounds,
     most_cost: Option<Usd>,
+    /// An equal target serves instead of the routed one.
+    spilled: bool,
 }
 
 impl Going {
@@ -140,7 +144,8 @@ impl Carried<'_> {
             return self.settle(None, Next::Fail(failure)).await;
         }
         let candidates = self.engine.candidates(&world, lane, &chain, now);
-        let policy = Policy { retry: lane.loaded.pipeline.retry, spill_after: SPILL_AFTER };
+        let policy =
+            Policy { retry: lane.loaded.pipeline.retry, spill_after: lane.loaded.pipeline.sharing.spill_after };
         match retry::choose(&candidates, &self.past, &policy, now) {
             Step::Call(place) => self.call(lane, &world.snapshot, &decision, &chain, place).await,
             step => self.give_way(step, None, None).await,
@@ -185,47 +190,30 @@ impl Carried<'_> {
     ) -> Turn {
         let spec = &lane.loaded.pipeline;
         let Some(&ix) = chain.get(place) else { return Turn::Done };
-        let target = spec.target(ix).clone();
-        let Some(provider) = self.engine.providers.get(&target.provider).cloned() else {
-            let refusal = Refusal {
-                param: None,
-                message: format!(
-                    "provider {} of target {} is not connected; restart the daemon after adding it",
-                    target.provider, target.name
-                ),
-            };
-            self.unfit.push((ix, Unfit::Refused(refusal)));
-            return Turn::Again;
-        };
-        let model = snapshot.catalog.find(target.api, &target.model);
-        let prepared = match wire::prepare(&target, model, &self.body) {
-            Ok(prepared) => prepared,
-            Err(refusal) => {
-                tracing::info!(job = self.id, target = %target.name, %refusal, "this target cannot carry the request");
-                self.unfit.push((ix, Unfit::Refused(refusal)));
+        let first = match self.ready(lane, snapshot, ix).await {
+            Ok(ready) => ready,
+            Err(unfit) => {
+                self.unfit.push((ix, unfit));
                 return Turn::Again;
             }
         };
-        let key = TargetKey::of(&target);
-        let size = self.sizes.of(&self.body, &target, model, prepared.max_output_tokens).await;
-        if let Fit::TooLong(limit) = size.fit {
-            let unfit = Unfit::too_long(&target, limit, size.prompt);
-            tracing::info!(job = self.id, target = %target.name, %unfit, "this request does not fit the target");
-            self.unfit.push((ix, unfit));
-            return Turn::Again;
-        }
-        let most_cost = self.engine.most_cost(snapshot, &target, (&size, &prepared, &self.body), model);
-        let demand = self.engine.demand(&target, &prepared, size.prompt.most);
-        match self.pass_gate(&key, demand).await {
-            Gate::Open => {}
-            Gate::Wait(until) | Gate::Later(until) => return self.settle(None, Next::Wait(until)).await,
+        let mut line: SmallVec<[Ready<'_>; 1]> = smallvec![first];
+        line.extend(self.equals(lane, snapshot, decision, ix).await);
+        let ways = line.iter().map(|ready| ready.way(spec)).collect();
+        let held = match self.wait_for_turn(lane, ways).await {
+            Gate::Open(held) => held,
+            Gate::Later(until) => return self.settle(None, Next::Wait(until)).await,
             Gate::Changed => return Turn::Again,
-        }
+        };
+        let spilled = held.option() > 0;
+        let Ready { target, provider, model, prepared, size, .. } = line.swap_remove(held.option().min(line.len() - 1));
+        let most_cost = self.engine.most_cost(snapshot, &target, (&size, &prepared, &self.body), model);
         let now = self.engine.clock.now();
-        let going = Going { attempt: AttemptId::generate(), target, started_at: now, prompt: size.prompt, most_cost };
+        let going =
+            Going { attempt: AttemptId::generate(), target, started_at: now, prompt: size.prompt, most_cost, spilled };
         let target = &going.target;
         if !self.begin(lane, decision, &going, &prepared, snapshot.generation).await {
-            self.engine.health.unsent(&key, demand);
+            held.unsent();
             return Turn::Done;
         }
         self.tell_passed_over(spec, target);
@@ -242,19 +230,20 @@ impl Carried<'_> {
             biased;
             answer = provider.chat(call) => answer,
             reason = stop.stopped() => {
-                self.engine.health.settled(&key, demand, None);
+                drop(held);
                 return self.stopped(Some((going, reason))).await;
             }
         };
         let ended_at = self.engine.clock.now();
+        let Some(pass) = held.take() else { return Turn::Done };
         match answer {
             Ok(reply) => {
                 let charged = reply.usage.and_then(|usage| charge(target, model, &usage));
-                self.engine.health.succeeded(&key, demand, charged, ended_at);
+                self.engine.health.succeeded(pass, charged, &reply.rate_limit, ended_at);
                 self.succeed(lane, snapshot, model, &going, reply, ended_at).await
             }
             Err(error) => {
-                self.engine.health.failed(&key, demand, &error, ended_at);
+                self.engine.health.failed(pass, &error, ended_at);
                 self.fail(lane, (chain, place), &going, error, ended_at).await
             }
         }
@@ -266,35 +255,6 @@ impl Carried<'_> {
             if let Unfit::TooLong { told: told @ false, .. } = unfit {
                 *told = true;
                 self.engine.observe_fallback(spec, spec.target(*ix), to, Fault::TooLong);
-            }
-        }
-    }
-
-    /// Waits for the target's next slot, unless that is far off or the world changes meanwhile.
-    async fn pass_gate(&self, key: &TargetKey, demand: super::health::Demand) -> Gate {
-        let now = self.engine.clock.now();
-        let until = match self.engine.health.reserve(key, demand, now) {
-            Gate::Wait(until) => until,
-            gate => return gate,
-        };
-        if now.until(until) > WAIT_IN_PLACE {
-            self.engine.health.unsent(key, demand);
-            return Gate::Later(until);
-        }
-        let mut world = self.engine.world_version.subscribe();
-        if *world.borrow_and_update() != self.version {
-            self.engine.health.unsent(key, demand);
-            return Gate::Changed;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(now.until(until)) => Gate::Open,
-            _ = world.changed() => {
-                self.engine.health.unsent(key, demand);
-                Gate::Changed
-            }
-            _ = self.stop.stopped() => {
-                self.engine.health.unsent(key, demand);
-                Gate::Changed
             }
         }
     }
@@ -315,6 +275,11 @@ impl Carried<'_> {
             None => decision.assignment(spec, &lane.flags),
         };
         let mut record = decision.record(spec, generation);
+        if going.spilled {
+            record
+                .reasons
+                .push(format!("the routed target's quota is exhausted, so {}, its equal, serves", target.name));
+        }
         record.reasons.extend(self.unfit.iter().map(|(_, unfit)| format!("passed over: {unfit}")));
         let intent = Intent {
             attempt: going.attempt,

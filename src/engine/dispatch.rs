@@ -1,7 +1,7 @@
 //! Claims ready jobs while there are permits for them, and sets each on its way.
 //!
-//! Invariant: a job is claimed only when its pipeline may be worked on and has a free place, so what is claimed is in
-//! hand at once. The wake-up is registered before the store is asked, so no hint is lost; hints lost elsewhere are made
+//! Invariant: a job is claimed only when its pipeline may be worked on and has a free place: as many calls as it may have
+//! in flight, and a few jobs in line behind them, so that a place that gets free is taken at once. The wake-up is registered before the store is asked, so no hint is lost; hints lost elsewhere are made
 //! good by a poll.
 
 use std::{
@@ -16,13 +16,26 @@ use tokio_util::sync::CancellationToken;
 use super::{Engine, carry};
 use crate::{
     job::HoldReason,
+    spec::Pipeline,
     store::{ClaimRequest, Claimed, JobError, Next, Settlement, StoreError},
 };
 
 /// Jobs claimed in one go, at most: large enough to share a commit, small enough to keep a group short.
 const CLAIM_BATCH: usize = 256;
+/// Jobs of a pipeline that wait in line for a turn, at most.
+const IN_LINE: u32 = 256;
+/// Where keys take turns: so many are looked over for the next one's turn.
+const FAIR_IN_LINE: u32 = 1_024;
 /// Between tries when the store fails.
 const STORE_BACKOFF: Duration = Duration::from_millis(500);
+
+/// How many jobs of a pipeline may wait in line behind its calls.
+fn in_line(spec: &Pipeline) -> u32 {
+    match spec.sharing.fair_by {
+        None => IN_LINE,
+        Some(_) => FAIR_IN_LINE,
+    }
+}
 
 /// Why a round ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +87,8 @@ async fn round(engine: &Arc<Engine>) -> Result<Round, StoreError> {
             if lane.hold.is_some() {
                 continue;
             }
-            let places = lane.loaded.pipeline.concurrency.saturating_sub(engine.inflight.of(name));
+            let bound = lane.loaded.pipeline.concurrency;
+            let places = bound.saturating_add(in_line(&lane.loaded.pipeline)).saturating_sub(engine.inflight.of(name));
             let places = match engine.hold_of_lane(lane) {
                 None => places,
                 // One job may try whether a parked target is mended.

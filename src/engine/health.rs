@@ -1,7 +1,13 @@
-//! How each provider's model is doing: its quota, its breaker, and whether it waits for an operator.
+//! How everything that is called is doing: its quota and who waits for it, its breaker, and whether it waits for an
+//! operator.
 //!
-//! Invariant: kept by provider, model and region, because that is what providers count and break by; shared by all
-//! pipelines. Lost at a restart without harm: it is learned again.
+//! Invariant: shared by all pipelines. A [`Pass`] is the right to send one call; every pass ends in exactly one of
+//! [`Health::unsent`], [`Health::settled`], [`Health::succeeded`] and [`Health::failed`]. What was learned of quotas
+//! survives a restart; breakers and parking are found out again.
+
+mod demand;
+mod room;
+mod standing;
 
 use std::{
     collections::HashMap,
@@ -12,33 +18,34 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Engine,
-    world::{Lane, World},
-};
+use smallvec::SmallVec;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub(super) use demand::{charge, demand};
+pub(super) use room::Way;
+use room::{Parked, Quota, Room, TRY_AGAIN, Waiter};
+pub use standing::QuotaStanding;
+
 use crate::{
-    catalog::Model,
-    clock::Timestamp,
-    job::{
-        Fault,
-        retry::{Availability, Candidate, LONGEST_HINT},
-    },
-    metrics::{BreakerReading, BreakerState, Metrics, QuotaKind, QuotaReading},
+    clock::{SharedClock, Timestamp},
+    job::{Fault, retry::Availability},
     names::{ProviderName, Region},
-    provider::CallError,
-    quota::{Admission, Breaker, BreakerPhase, BreakerPolicy, Limiter, Rates},
-    settings::{QuotaSetting, Settings},
-    spec::{Api, Target, TargetIx},
-    usage::Usage,
-    wire::Prepared,
+    provider::{CallError, RateLimit},
+    quota::{
+        Ask, Blocked, BreakerPhase, Ending, Learned, LineIx, Reservation, Scheduler, Throttle, TicketIx, Told, Verdict,
+        allowance::rate_cost,
+    },
+    settings::QuotaSetting,
+    spec::Target,
 };
 
-/// What quotas and breakers are kept by.
+/// What breakers are kept by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetKey {
     /// The provider account.
     pub provider: ProviderName,
-    /// The model as the target names it: an inference profile counts apart from its base model.
+    /// The model as the target names it: an inference profile breaks apart from its base model.
     pub model: String,
     /// The region called.
     pub region: Option<Region>,
@@ -54,141 +61,202 @@ impl TargetKey {
 /// What a call takes from a quota.
 pub use crate::quota::Demand;
 
-/// Whether a call may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
-    /// It may, now; what it takes is booked.
-    Open,
-    /// At this time; what it takes is booked.
-    Wait(Timestamp),
-    /// Not before this time; nothing is booked.
-    Later(Timestamp),
-    /// The world changed while it waited; nothing is booked.
-    Changed,
-}
-
 /// A parked target is tried again by one job after this long, and twice as long each time it fails.
 const FIRST_PROBE: Duration = Duration::from_mins(1);
-/// While somebody else tries a target.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
-const LAST_PROBE: Duration = Duration::from_mins(15);
 
+/// A job that wants to call.
 #[derive(Debug)]
-struct Parked {
-    probe_at: Timestamp,
-    pause: Duration,
+pub(super) struct Wish {
+    /// Its pipeline.
+    pub flow: Arc<str>,
+    /// The pipeline's weight.
+    pub weight: u32,
+    /// Calls of the pipeline at once.
+    pub most: u32,
+    /// Whom it belongs to, inside its pipeline.
+    pub key: Arc<str>,
+    /// The lowest goes first.
+    pub order: i64,
+    /// The target routed to, then equal ones.
+    pub ways: SmallVec<[Way; 1]>,
+    /// When equal ones serve.
+    pub spill_after: Duration,
 }
 
+/// The right to send one call.
 #[derive(Debug)]
-struct Condition {
-    breaker: Breaker,
-    limiter: Option<Arc<Mutex<Limiter>>>,
-    parked: Option<Parked>,
-    /// The provider asked us to wait until then.
-    throttled_until: Option<Timestamp>,
+#[must_use = "a pass that is not ended keeps its places for good"]
+pub(super) struct Pass {
+    /// Which of the ways.
+    pub option: usize,
+    key: TargetKey,
+    flow: Arc<str>,
+    line: LineIx,
+    reservation: Reservation,
+}
+
+/// A wish that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Its number.
+    pub ticket: TicketIx,
+    /// Gives the pass; closed when the job should decide anew.
+    pub pass: oneshot::Receiver<Pass>,
 }
 
 #[derive(Debug, Default)]
-struct Conditions {
-    by_key: HashMap<TargetKey, Condition>,
-    quotas: Vec<Quota>,
-}
-
-/// A configured quota; `shared` is the one limiter of a pool.
-#[derive(Debug)]
-struct Quota {
-    setting: QuotaSetting,
-    models: globset::GlobMatcher,
-    shared: Option<Arc<Mutex<Limiter>>>,
-}
-
-impl Quota {
-    fn new(setting: &QuotaSetting, now: Timestamp) -> Option<Self> {
-        let models = globset::Glob::new(&setting.model).ok()?.compile_matcher();
-        let mut quota = Self { setting: setting.clone(), models, shared: None };
-        if setting.pool {
-            quota.shared = Some(quota.limiter(now));
-        }
-        Some(quota)
-    }
-
-    fn covers(&self, key: &TargetKey) -> bool {
-        self.setting.provider == key.provider
-            && (self.setting.region.is_none() || self.setting.region == key.region)
-            && self.models.is_match(&key.model)
-    }
-
-    fn limiter(&self, now: Timestamp) -> Arc<Mutex<Limiter>> {
-        let rates = Rates {
-            requests_per_minute: self.setting.requests_per_minute,
-            tokens_per_minute: self.setting.tokens_per_minute,
-            concurrency: self.setting.concurrency,
-            share: self.setting.share,
-        };
-        self.shared.clone().unwrap_or_else(|| Arc::new(Mutex::new(Limiter::new(rates, now))))
-    }
-}
-
-impl Conditions {
-    fn limiter_for(&self, key: &TargetKey, now: Timestamp) -> Option<Arc<Mutex<Limiter>>> {
-        self.quotas.iter().find(|quota| quota.covers(key)).map(|quota| quota.limiter(now))
-    }
-
-    fn of(&mut self, key: &TargetKey, now: Timestamp) -> &mut Condition {
-        if !self.by_key.contains_key(key) {
-            let limiter = self.limiter_for(key, now);
-            let condition = Condition {
-                breaker: Breaker::new(BreakerPolicy::default()),
-                limiter,
-                parked: None,
-                throttled_until: None,
-            };
-            self.by_key.insert(key.clone(), condition);
-        }
-        // Just inserted when it was missing.
-        self.by_key.entry(key.clone()).or_insert_with(|| Condition {
-            breaker: Breaker::new(BreakerPolicy::default()),
-            limiter: None,
-            parked: None,
-            throttled_until: None,
-        })
-    }
+struct Floor {
+    room: Room,
+    scheduler: Scheduler,
+    next: u64,
+    /// When the timer was told to look.
+    alarm: Option<Timestamp>,
 }
 
 /// The health of everything that is called.
 #[derive(Debug, Default)]
 pub struct Health {
-    conditions: Mutex<Conditions>,
+    floor: Mutex<Floor>,
+    /// The timer has to look earlier than it was told.
+    earlier: Notify,
     /// A parked target answered again: held jobs may decide anew.
     mended: AtomicBool,
 }
 
 impl Health {
-    fn lock(&self) -> MutexGuard<'_, Conditions> {
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts configured quotas in force; what was used of a quota that stays the same stays used.
-    pub(super) fn install_quotas(&self, settings: &[QuotaSetting], now: Timestamp) {
-        let mut conditions = self.lock();
-        let same = conditions.quotas.len() == settings.len()
-            && conditions.quotas.iter().zip(settings).all(|(quota, setting)| quota.setting == *setting);
+    /// Lets go who can go, as time passes, until `stop`.
+    pub(super) async fn keep_time(&self, clock: SharedClock, stop: CancellationToken) {
+        loop {
+            let earlier = self.earlier.notified();
+            tokio::pin!(earlier);
+            earlier.as_mut().enable();
+            let now = clock.now();
+            let due = {
+                let mut floor = self.lock();
+                floor.alarm = None;
+                floor.pump(now);
+                floor.alarm = floor.scheduler.due();
+                floor.alarm
+            };
+            let nap = due.map_or(Duration::from_hours(1), |due| now.until(due));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut earlier => {}
+                () = tokio::time::sleep(nap) => {}
+            }
+        }
+    }
+
+    /// A job begins to wait for its turn; it may have its pass at once.
+    pub(super) fn ask(&self, wish: Wish, now: Timestamp) -> Waiting {
+        let mut floor = self.lock();
+        let ticket = TicketIx(floor.next);
+        floor.next += 1;
+        let (go, pass) = oneshot::channel();
+        let lines: SmallVec<[LineIx; 2]> = wish.ways.iter().map(|way| floor.room.of(&way.key, now).line).collect();
+        let line = lines.first().copied().unwrap_or(LineIx(0));
+        let cost = match (floor.room.allowance(line), wish.ways.first()) {
+            (Some(allowance), Some(way)) => rate_cost(allowance, way.demand),
+            _ => 1,
+        };
+        let ask = Ask {
+            line,
+            flow: wish.flow.clone(),
+            weight: wish.weight,
+            key: wish.key,
+            interactive: false,
+            order: wish.order,
+            cost,
+            equals: lines.iter().skip(1).copied().collect(),
+            spill_after: wish.spill_after,
+        };
+        let waiter = Waiter { flow: wish.flow, most: wish.most, ways: wish.ways, held: None, go };
+        floor.room.waiters.insert(ticket, waiter);
+        floor.scheduler.enter(ticket, ask);
+        self.serve(&mut floor, now);
+        Waiting { ticket, pass }
+    }
+
+    /// A job waits no longer. A pass that came in the same moment is its to end.
+    pub(super) fn withdraw(&self, ticket: TicketIx, now: Timestamp) {
+        let mut floor = self.lock();
+        floor.scheduler.withdraw(ticket);
+        floor.room.waiters.remove(&ticket);
+        self.serve(&mut floor, now);
+    }
+
+    /// What a waiting job waits for, and when it may go: not before the line moves again.
+    pub(super) fn blocked(&self, ticket: TicketIx, now: Timestamp) -> Option<Blocked> {
+        let mut floor = self.lock();
+        let line = floor.scheduler.ask(ticket)?.line;
+        let key = floor.room.waiters.get(&ticket)?.ways.first()?.key.clone();
+        let condition = floor.room.of(&key, now);
+        if let Some(parked) = &condition.parked {
+            return Some(Blocked { by: crate::quota::Limit::Breaker, until: parked.probe_at });
+        }
+        floor.scheduler.line(line).blocked
+    }
+
+    /// Makes everybody decide anew.
+    pub(super) fn scatter(&self) {
+        let mut floor = self.lock();
+        let tickets: Vec<TicketIx> = floor.room.waiters.keys().copied().collect();
+        for ticket in tickets {
+            floor.scheduler.withdraw(ticket);
+            floor.room.waiters.remove(&ticket);
+        }
+    }
+
+    /// Puts quotas in force; what was used of a quota that stays the same stays used.
+    pub(super) fn install_quotas(&self, settings: &[QuotaSetting], ramps: Vec<ProviderName>, now: Timestamp) {
+        let mut floor = self.lock();
+        let same = floor.room.ramps == ramps
+            && floor.room.quotas.len() == settings.len()
+            && floor.room.quotas.iter().zip(settings).all(|(quota, setting)| quota.setting == *setting);
         if same {
             return;
         }
-        conditions.quotas = settings.iter().filter_map(|setting| Quota::new(setting, now)).collect();
-        let keys: Vec<TargetKey> = conditions.by_key.keys().cloned().collect();
-        for key in keys {
-            let limiter = conditions.limiter_for(&key, now);
-            conditions.of(&key, now).limiter = limiter;
+        floor.room.ramps = ramps;
+        let moved = floor.room.set_quotas(settings.iter().filter_map(Quota::new).collect(), now);
+        floor.scheduler.stir_all();
+        self.serve(&mut floor, now);
+        drop(floor);
+        if moved {
+            self.scatter();
         }
+    }
+
+    /// What an earlier life learned.
+    pub(super) fn remember(&self, learned: HashMap<String, Learned>) {
+        self.lock().room.remembered = learned;
+    }
+
+    /// What was learned since it was last written down.
+    pub(super) fn news(&self, now: Timestamp) -> Vec<(String, Learned)> {
+        let mut floor = self.lock();
+        let mut news = Vec::new();
+        for account in &mut floor.room.accounts {
+            let learned = account.allowance.learned(now);
+            if learned != account.written {
+                account.written = learned.clone();
+                news.push((account.name.clone(), learned));
+            }
+        }
+        news
     }
 
     /// The operator changed something: parked targets are tried again at once.
     pub(super) fn something_changed(&self) {
-        for condition in self.lock().by_key.values_mut() {
+        let mut floor = self.lock();
+        for condition in floor.room.conditions.values_mut() {
             condition.parked = None;
         }
+        floor.scheduler.stir_all();
+        self.earlier.notify_one();
     }
 
     /// Whether a parked target answered since this was last asked.
@@ -198,202 +266,189 @@ impl Health {
 
     /// Whether a target waits for an operator; a probe that is due does not change that.
     pub fn is_parked(&self, target: &Target, _now: Timestamp) -> bool {
-        self.lock().by_key.get(&TargetKey::of(target)).is_some_and(|condition| condition.parked.is_some())
+        self.lock().room.conditions.get(&TargetKey::of(target)).is_some_and(|condition| condition.parked.is_some())
     }
 
     /// Whether one job may try if a parked target is mended.
     fn probe_is_due(&self, key: &TargetKey, now: Timestamp) -> bool {
-        let conditions = self.lock();
-        let parked = conditions.by_key.get(key).and_then(|condition| condition.parked.as_ref());
+        let floor = self.lock();
+        let parked = floor.room.conditions.get(key).and_then(|condition| condition.parked.as_ref());
         parked.is_some_and(|parked| parked.probe_at <= now)
     }
 
     fn availability(&self, key: &TargetKey, now: Timestamp) -> Availability {
-        let mut conditions = self.lock();
-        let condition = conditions.of(key, now);
+        let mut floor = self.lock();
+        let condition = floor.room.of(key, now);
         if condition.parked.as_ref().is_some_and(|parked| parked.probe_at > now) {
             return Availability::Parked;
         }
-        let throttled = condition.throttled_until.filter(|until| *until > now);
-        match (condition.breaker.not_before(now), throttled) {
-            (Some(until), _) => Availability::NotBefore(until),
-            (None, Some(until)) => Availability::Throttled(until),
-            (None, None) => Availability::Ready,
+        if let Some(until) = condition.broken_until(now) {
+            return Availability::NotBefore(until);
+        }
+        let line = condition.line;
+        match floor.room.allowance(line).and_then(|allowance| allowance.closed_until(now)) {
+            Some((until, _)) => Availability::Throttled(until),
+            None => Availability::Ready,
         }
     }
 
-    /// Books a call's slot.
-    pub(super) fn reserve(&self, key: &TargetKey, demand: Demand, now: Timestamp) -> Gate {
-        let mut conditions = self.lock();
-        let condition = conditions.of(key, now);
-        if let Some(parked) = &mut condition.parked {
-            // This call is the probe; the next has to wait.
-            parked.pause = (parked.pause * 2).min(LAST_PROBE);
-            parked.probe_at = now + parked.pause;
+    /// Nothing was sent: gives everything back.
+    pub(super) fn unsent(&self, pass: Pass, now: Timestamp) {
+        let mut floor = self.lock();
+        if let Some(allowance) = floor.room.allowance(pass.line) {
+            allowance.cancel(pass.reservation);
         }
-        if !condition.breaker.on_call(now) {
-            // Another call is trying whether the target is well again.
-            return Gate::Later(condition.breaker.not_before(now).unwrap_or(now + TRY_AGAIN));
-        }
-        let Some(limiter) = condition.limiter.clone() else { return Gate::Open };
-        drop(conditions);
-        match limiter.lock().unwrap_or_else(PoisonError::into_inner).reserve(now, demand) {
-            Admission::Now => Gate::Open,
-            Admission::At(until) => Gate::Wait(until),
-            Admission::Later(until) => Gate::Later(until),
-        }
+        // A try that was not made is the next one's.
+        floor.room.of(&pass.key, now).breaker.on_fault(now, Fault::Interrupted);
+        self.land(&mut floor, &pass, now);
     }
 
-    /// Nothing was sent: gives a slot back.
-    pub(super) fn unsent(&self, key: &TargetKey, demand: Demand) {
-        self.with_limiter(key, |limiter| limiter.refund(demand));
-    }
-
-    /// A call ended; `actual` tokens are charged instead of those reserved, where known.
-    pub(super) fn settled(&self, key: &TargetKey, demand: Demand, actual: Option<u64>) {
-        self.with_limiter(key, |limiter| limiter.settle(demand, actual));
-    }
-
-    fn with_limiter(&self, key: &TargetKey, work: impl FnOnce(&mut Limiter)) {
-        let limiter = self.lock().by_key.get(key).and_then(|condition| condition.limiter.clone());
-        if let Some(limiter) = limiter {
-            work(&mut limiter.lock().unwrap_or_else(PoisonError::into_inner));
+    /// A call ended that says nothing of its target.
+    pub(super) fn settled(&self, pass: Pass, now: Timestamp) {
+        let mut floor = self.lock();
+        if let Some(allowance) = floor.room.allowance(pass.line) {
+            allowance.settle(now, pass.reservation, &Ending::default());
         }
+        floor.room.of(&pass.key, now).breaker.on_fault(now, Fault::Interrupted);
+        self.land(&mut floor, &pass, now);
     }
 
     /// A call was answered.
-    pub(super) fn succeeded(&self, key: &TargetKey, demand: Demand, charge: Option<u64>, now: Timestamp) {
-        self.settled(key, demand, charge);
-        let mut conditions = self.lock();
-        let condition = conditions.of(key, now);
+    pub(super) fn succeeded(&self, pass: Pass, charged: Option<u64>, said: &RateLimit, now: Timestamp) {
+        let (requests, tokens) = told(said);
+        let mut floor = self.lock();
+        if let Some(allowance) = floor.room.allowance(pass.line) {
+            let ending = Ending { verdict: Verdict::Answered, charged, requests, tokens };
+            allowance.settle(now, pass.reservation, &ending);
+        }
+        let condition = floor.room.of(&pass.key, now);
+        let was_closed = condition.breaker.phase(now) == BreakerPhase::Closed;
         condition.breaker.on_success(now);
-        condition.throttled_until = None;
-        if condition.parked.take().is_some() {
-            tracing::info!(provider = %key.provider, model = key.model, "a parked target answers again");
+        let reopened = !was_closed && condition.breaker.phase(now) == BreakerPhase::Closed;
+        let mended = condition.parked.take().is_some();
+        if reopened || mended {
+            if let Some(allowance) = floor.room.allowance(pass.line) {
+                allowance.reopen(now);
+            }
+            floor.scheduler.reopen(pass.line);
+        }
+        self.land(&mut floor, &pass, now);
+        drop(floor);
+        if mended {
+            tracing::info!(provider = %pass.key.provider, model = pass.key.model, "a parked target answers again");
             self.mended.store(true, Ordering::Release);
         }
     }
 
     /// A call failed.
-    pub(super) fn failed(&self, key: &TargetKey, demand: Demand, error: &CallError, now: Timestamp) {
-        self.settled(key, demand, None);
-        let mut conditions = self.lock();
-        let condition = conditions.of(key, now);
-        condition.breaker.on_fault(now, error.fault);
-        match error.fault {
-            Fault::Misconfigured => {
-                let pause = condition.parked.as_ref().map_or(FIRST_PROBE, |parked| parked.pause);
-                condition.parked = Some(Parked { probe_at: now + pause, pause });
-            }
-            Fault::Throttled => {
-                if let Some(pause) = error.retry_after {
-                    let until = now + pause.min(LONGEST_HINT);
-                    condition.throttled_until = condition.throttled_until.max(Some(until));
-                    if let Some(limiter) = &condition.limiter {
-                        limiter.lock().unwrap_or_else(PoisonError::into_inner).penalise(now, until);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Sets the gauges of quotas and breakers.
-    pub(super) fn observe(&self, metrics: &Metrics, now: Timestamp) {
-        let mut conditions = self.lock();
-        let mut breakers = Vec::new();
-        let mut quotas = Vec::new();
-        for (key, condition) in &mut conditions.by_key {
-            let state = match condition.breaker.phase(now) {
-                BreakerPhase::Closed => BreakerState::Closed,
-                BreakerPhase::HalfOpen => BreakerState::HalfOpen,
-                BreakerPhase::Open => BreakerState::Open,
-            };
-            breakers.push((key.clone(), state));
-            if let Some(limiter) = &condition.limiter {
-                let used = limiter.lock().unwrap_or_else(PoisonError::into_inner).utilization(now);
-                let kinds = [
-                    (QuotaKind::RequestsPerMinute, used.requests),
-                    (QuotaKind::TokensPerMinute, used.tokens),
-                    (QuotaKind::Concurrency, used.concurrency),
-                ];
-                quotas.extend(kinds.into_iter().filter_map(|(kind, used)| Some((key.clone(), kind, used?))));
-            }
-        }
-        drop(conditions);
-        metrics.set_breakers(breakers.iter().map(|(key, state)| BreakerReading {
-            provider: &key.provider,
-            model: &key.model,
-            region: key.region.as_ref(),
-            state: *state,
-        }));
-        metrics.set_quotas(quotas.iter().map(|(key, kind, used)| QuotaReading {
-            provider: &key.provider,
-            model: &key.model,
-            region: key.region.as_ref(),
-            kind: *kind,
-            used: *used,
-        }));
-    }
-
-    fn counts_tokens(&self, key: &TargetKey, now: Timestamp) -> bool {
-        let mut conditions = self.lock();
-        let limiter = conditions.of(key, now).limiter.clone();
-        drop(conditions);
-        limiter.is_some_and(|limiter| limiter.lock().unwrap_or_else(PoisonError::into_inner).counts_tokens())
-    }
-}
-
-impl Engine {
-    /// Puts quotas and prices of the settings in force.
-    pub(super) fn install_quotas(&self, settings: &Settings) {
-        self.health.install_quotas(&settings.quotas, self.clock.now());
-        let prices = settings.prices.iter().map(|(name, price)| (name.clone(), price.multiplier)).collect();
-        self.prices.store(Arc::new(prices));
-        self.retention.store(Arc::new(settings.retention));
-    }
-
-    /// The targets of a chain as things stand.
-    pub(super) fn candidates(&self, world: &World, lane: &Lane, chain: &[TargetIx], now: Timestamp) -> Vec<Candidate> {
-        chain
-            .iter()
-            .map(|ix| {
-                let target = lane.loaded.pipeline.target(*ix);
-                let model = world.snapshot.catalog.find(target.api, &target.model);
-                Candidate {
-                    name: target.name.clone(),
-                    availability: self.health.availability(&TargetKey::of(target), now),
-                    context_window: model.and_then(|model| model.context_window),
-                }
-            })
-            .collect()
-    }
-
-    /// Whether a parked target of a pipeline may be tried by one job.
-    pub(super) fn probe_is_due(&self, lane: &Lane) -> bool {
-        let now = self.clock.now();
-        lane.loaded.pipeline.targets.iter().any(|target| self.health.probe_is_due(&TargetKey::of(target), now))
-    }
-
-    /// What a call reserves, by the provider's own rule: Bedrock counts the input and the whole output bound, OpenAI the
-    /// larger of the two.
-    pub(super) fn demand(&self, target: &Target, prepared: &Prepared, prompt_tokens: u64) -> Demand {
-        if !self.health.counts_tokens(&TargetKey::of(target), self.clock.now()) {
-            return Demand { requests: 1, tokens: 0 };
-        }
-        let output = prepared.max_output_tokens.unwrap_or(0);
-        let tokens = match target.api {
-            Api::Bedrock => prompt_tokens.saturating_add(output),
-            Api::OpenAi => prompt_tokens.max(output),
+    pub(super) fn failed(&self, pass: Pass, error: &CallError, now: Timestamp) {
+        let (requests, tokens) = told(&error.rate_limit);
+        let verdict = match error.fault {
+            Fault::Throttled => Verdict::Throttled(throttle(error), error.retry_after),
+            Fault::Unavailable => Verdict::Overloaded,
+            _ => Verdict::Other,
         };
-        Demand { requests: 1, tokens }
+        let mut floor = self.lock();
+        if let Some(allowance) = floor.room.allowance(pass.line) {
+            allowance.settle(now, pass.reservation, &Ending { verdict, charged: None, requests, tokens });
+        }
+        let condition = floor.room.of(&pass.key, now);
+        let was_closed = condition.breaker.phase(now) == BreakerPhase::Closed;
+        condition.breaker.on_fault(now, error.fault);
+        let phase = condition.breaker.phase(now);
+        if error.fault == Fault::Misconfigured {
+            let pause = condition.parked.as_ref().map_or(FIRST_PROBE, |parked| parked.pause);
+            condition.parked = Some(Parked { probe_at: now + pause, pause });
+        }
+        if !was_closed && phase == BreakerPhase::Closed {
+            floor.scheduler.reopen(pass.line);
+        }
+        if error.fault == Fault::Misconfigured || (was_closed && phase != BreakerPhase::Closed) {
+            // Who waits for it should look for another target.
+            floor.send_away(&pass.key);
+        }
+        self.land(&mut floor, &pass, now);
+    }
+
+    fn land(&self, floor: &mut Floor, pass: &Pass, now: Timestamp) {
+        floor.room.landed(&pass.flow, &pass.key);
+        floor.scheduler.stir(pass.line);
+        floor.scheduler.stir_flow(&pass.flow);
+        self.serve(floor, now);
+    }
+
+    /// Lets go who can go now, and sees that the timer looks in time.
+    fn serve(&self, floor: &mut Floor, now: Timestamp) {
+        floor.pump(now);
+        let due = floor.scheduler.due();
+        if due.is_some_and(|due| floor.alarm.is_none_or(|alarm| due < alarm)) {
+            floor.alarm = due;
+            self.earlier.notify_one();
+        }
     }
 }
 
-/// What a call is charged in the end, by the provider's own rule: Bedrock gives back what was reserved and counts input,
-/// cache writes and output times the model's burndown; OpenAI's charge at admission stands.
-pub(super) fn charge(target: &Target, model: Option<&Model>, usage: &Usage) -> Option<u64> {
-    let burndown = u64::from(model.map_or(1, |model| model.burndown));
-    let output = usage.output.saturating_mul(burndown);
-    (target.api == Api::Bedrock).then(|| usage.input.saturating_add(usage.cache_write).saturating_add(output))
+impl Floor {
+    /// Gives passes until nobody more can go now.
+    fn pump(&mut self, now: Timestamp) {
+        while self.scheduler.due().is_some_and(|due| due <= now) {
+            for granted in self.scheduler.pump(now, &mut self.room) {
+                let Some(waiter) = self.room.waiters.remove(&granted.ticket) else { continue };
+                let (Some((option, line, reservation)), Some(way)) = (waiter.held, waiter.ways.get(granted.option))
+                else {
+                    continue;
+                };
+                let pass = Pass { option, key: way.key.clone(), flow: waiter.flow.clone(), line, reservation };
+                if let Err(pass) = waiter.go.send(pass) {
+                    // Nobody waits any more: nothing will be sent.
+                    if let Some(allowance) = self.room.allowance(pass.line) {
+                        allowance.cancel(pass.reservation);
+                    }
+                    self.room.of(&pass.key, now).breaker.on_fault(now, Fault::Interrupted);
+                    self.room.landed(&pass.flow, &pass.key);
+                    self.scheduler.stir(pass.line);
+                    self.scheduler.stir_flow(&pass.flow);
+                }
+            }
+        }
+    }
+
+    /// Makes those who wait for a target decide anew.
+    fn send_away(&mut self, key: &TargetKey) {
+        let waits = |waiter: &Waiter| waiter.ways.first().is_some_and(|way| way.key == *key);
+        let tickets: Vec<TicketIx> =
+            self.room.waiters.iter().filter(|(_, waiter)| waits(waiter)).map(|(ticket, _)| *ticket).collect();
+        for ticket in tickets {
+            self.scheduler.withdraw(ticket);
+            self.room.waiters.remove(&ticket);
+        }
+    }
 }
+
+fn told(said: &RateLimit) -> (Told, Told) {
+    let requests = Told { limit: said.limit_requests, remaining: said.remaining_requests, reset: said.reset_requests };
+    let tokens = Told { limit: said.limit_tokens, remaining: said.remaining_tokens, reset: said.reset_tokens };
+    (requests, tokens)
+}
+
+/// Which limit a provider names when it turns a call away.
+fn throttle(error: &CallError) -> Throttle {
+    let words = error.message.to_ascii_lowercase();
+    let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    if says(&["tokens per day", "token per day", "(tpd)"]) {
+        Throttle::TokensPerDay
+    } else if says(&["(tpm)", "tokens per min", "token per min", "too many tokens"]) {
+        Throttle::Tokens
+    } else if says(&["concurren"]) {
+        Throttle::Concurrency
+    } else if says(&["(rpm)", "requests per min", "too many requests"]) {
+        Throttle::Requests
+    } else {
+        Throttle::Unsaid
+    }
+}
+
+/// A job in a line is looked at again this often, in case its line stands still for long.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(20);
+/// Only lines that stand still for longer than this send their jobs back to the store.
+pub(super) const LONG: Duration = TRY_AGAIN.saturating_mul(20);

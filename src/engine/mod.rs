@@ -13,6 +13,7 @@ mod inflight;
 pub mod intake;
 pub mod levers;
 mod observe;
+mod quotas;
 pub mod reload;
 mod settle;
 pub mod size;
@@ -125,6 +126,7 @@ impl Engine {
         let now = clock.now();
         let spent = store.spending(day_start(now)).await?;
         let holds = HoldClocks::restore(store.documents(DocumentKind::HoldClock).await?);
+        let learned = store.documents(DocumentKind::Quota).await?;
         let first = World::new(0, snapshot.clone(), FlagLevels::default(), Vec::new());
         let engine = Arc::new(Self {
             store,
@@ -150,6 +152,7 @@ impl Engine {
             suspects_waiting: AtomicBool::new(true),
             suspect_running: AtomicBool::new(false),
         });
+        engine.remember_quotas(learned);
         let runtime = engine.read_runtime().await?;
         *engine.runtime.lock().unwrap_or_else(PoisonError::into_inner) = runtime;
         engine.install(snapshot);
@@ -172,9 +175,13 @@ impl Engine {
         let mut loops = JoinSet::new();
         let upkeep_stop = CancellationToken::new();
         loops.spawn(dispatch::run(self.clone(), pace.poll, stop.clone()));
+        let (engine, timer_stop) = (self.clone(), upkeep_stop.clone());
+        loops.spawn(async move { engine.health.keep_time(engine.clock.clone(), timer_stop).await });
         upkeep::spawn(self, &mut loops, pace, &upkeep_stop);
         stop.cancelled().await;
         self.accepting.store(false, Ordering::Release);
+        // Who has not begun goes back to the queue.
+        self.health.scatter();
         let drain = drain();
         tracing::info!(in_flight = self.inflight.len(), ?drain, "draining");
         tokio::select! {
@@ -189,6 +196,9 @@ impl Engine {
                 in_flight = self.inflight.len(),
                 "some jobs could not be put back; the next start takes them up"
             );
+        }
+        if let Err(error) = self.write_down_quotas().await {
+            tracing::warn!(%error, "what was learned of quotas could not be written down; it is learned again");
         }
         upkeep_stop.cancel();
         while loops.join_next().await.is_some() {}

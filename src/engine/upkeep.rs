@@ -167,6 +167,7 @@ impl Engine {
 
     async fn beat(&self) -> Result<(), StoreError> {
         self.store.heartbeat(self.node).await?;
+        self.write_down_quotas().await?;
         let recovered = self.store.reclaim(self.lease).await?;
         self.observe_unseen(&recovered.unseen);
         if recovered.suspects > 0 {

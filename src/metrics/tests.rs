@@ -63,6 +63,7 @@ fn pipeline(name: &str, targets: &[&str], labels: &[(&str, &str)]) -> Pipeline {
         retry: Retry::default(),
         deadline: Duration::from_secs(1),
         concurrency: 1,
+        sharing: crate::spec::Sharing::default(),
         budget: None,
         priority: 0,
         flags: FlagSet::default(),

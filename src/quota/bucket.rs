@@ -1,7 +1,7 @@
-//! A token bucket that books: it says when an amount may be used, and counts it as used from then on.
+//! A token bucket: what may be used at once, and what refills.
 //!
-//! Invariant: amounts up to the burst never exceed `burst + rate × time` over any stretch of time. Bookings are served in
-//! the order they were made. The balance may be negative: that is what has been promised ahead of its time.
+//! Invariant: amounts up to the burst never exceed `burst + rate × time` over any stretch of time. The balance may be
+//! negative: what was used beyond what it held is owed.
 
 use std::time::Duration;
 
@@ -21,18 +21,13 @@ pub struct Bucket {
     burst: f64,
     balance: f64,
     updated: Timestamp,
-    /// What will refill and overflow before the latest booking, because something else holds that call up. It is out of
-    /// the balance's reach from then on.
-    overflow: f64,
-    overflows_by: Timestamp,
 }
 
 impl Bucket {
     /// A bucket that refills by `per_minute`, and holds what refills in `burst`, or a single unit if that is more. Rates
     /// that are negative or no number count as zero.
     pub fn new(per_minute: f64, burst: Duration, now: Timestamp) -> Self {
-        let mut bucket =
-            Self { per_micro: 0.0, burst: 1.0, balance: 0.0, updated: now, overflow: 0.0, overflows_by: now };
+        let mut bucket = Self { per_micro: 0.0, burst: 1.0, balance: 0.0, updated: now };
         bucket.set_rate(per_minute, burst, now);
         bucket.balance = bucket.burst;
         bucket
@@ -44,11 +39,10 @@ impl Bucket {
         let per_minute = if per_minute > 0.0 { per_minute.min(FASTEST) } else { 0.0 };
         self.per_micro = per_minute / 60e6;
         self.burst = (per_minute / 60.0 * burst.as_secs_f64()).max(1.0);
-        self.overflow = 0.0;
         self.balance = self.balance.min(self.burst);
     }
 
-    /// When `amount` may be used, if it is booked now; `None` when nothing ever refills. More than the burst may be used
+    /// When `amount` may be used, if nothing else is; `None` when nothing ever refills. More than the burst may be used
     /// once the bucket is full, and leaves it in debt.
     pub fn when(&mut self, now: Timestamp, amount: u64) -> Option<Timestamp> {
         self.refill(now);
@@ -56,7 +50,7 @@ impl Bucket {
             return None;
         }
         let wanted = if amount as f64 > self.burst { self.burst * FULL } else { amount as f64 };
-        let missing = wanted - self.balance + self.overflow;
+        let missing = wanted - self.balance;
         if missing <= NEAR {
             return Some(now);
         }
@@ -66,15 +60,14 @@ impl Bucket {
         )
     }
 
-    /// Books an amount for a time not before the one that [`Bucket::when`] just told. What refills until then and finds
-    /// the bucket full is lost, as it is in the provider's own.
-    pub fn book(&mut self, at: Timestamp, amount: u64) {
-        let by_then = self.balance - self.overflow + self.updated.until(at).as_micros() as f64 * self.per_micro;
-        if by_then > self.burst {
-            self.overflow += by_then - self.burst;
-            self.overflows_by = self.overflows_by.max(at);
-        }
+    /// Uses an amount, whether it is there or not.
+    pub fn charge(&mut self, amount: u64) {
         self.balance -= amount as f64;
+    }
+
+    /// Gives back what was charged and not used.
+    pub fn give_back(&mut self, amount: u64) {
+        self.balance = (self.balance + amount as f64).min(self.burst);
     }
 
     /// What is in it; below nothing when more was used than it held.
@@ -88,11 +81,6 @@ impl Bucket {
         self.burst
     }
 
-    /// What refills in a second.
-    pub fn per_second(&self) -> f64 {
-        self.per_micro * 1e6
-    }
-
     /// Sets what is in it, never above what it holds.
     pub fn set_balance(&mut self, now: Timestamp, balance: f64) {
         self.refill(now);
@@ -101,38 +89,15 @@ impl Bucket {
         }
     }
 
-    /// Charges more than was booked.
-    pub fn charge(&mut self, amount: u64) {
-        self.balance -= amount as f64;
-    }
-
-    /// Gives back what was booked and not used.
-    pub fn give_back(&mut self, amount: u64) {
-        self.balance = (self.balance + amount as f64).min(self.burst + self.overflow);
-    }
-
-    /// Gives back a booking that was not kept. Whether the bucket overflows until the latest one that still stands is not
-    /// known any more, and better a call too early than a bucket that waits for nobody.
-    pub fn cancel(&mut self, amount: u64) {
-        self.overflow = 0.0;
-        self.give_back(amount);
-    }
-
-    /// Lets nothing new go before `until`, and refills nothing before then either: what has been saved up is gone.
+    /// Refills nothing before `until`, and what has been saved up is gone.
     pub(super) fn stop_until(&mut self, until: Timestamp) {
         self.refill(until);
-        self.balance = (self.balance - self.overflow).min(0.0);
-        self.overflow = 0.0;
+        self.balance = self.balance.min(0.0);
     }
 
     fn refill(&mut self, now: Timestamp) {
         let grown = now.since(self.updated).as_micros() as f64 * self.per_micro;
-        self.balance = (self.balance + grown).min(self.burst + self.overflow);
-        if now >= self.overflows_by || now < self.updated {
-            self.balance -= self.overflow;
-            self.overflow = 0.0;
-            self.overflows_by = now;
-        }
+        self.balance = (self.balance + grown).min(self.burst);
         // Also when the clock went back: the past is not waited for a second time.
         self.updated = now;
     }

@@ -10,7 +10,6 @@ pub mod crowd;
 pub mod day;
 pub mod fair;
 pub mod grant;
-pub mod limiter;
 pub mod meter;
 pub mod pace;
 pub mod ramp;
@@ -21,6 +20,5 @@ pub use allowance::{Allowance, Ending, Learned, Reservation, Standing, Throttle,
 pub use breaker::{Breaker, BreakerPhase, BreakerPolicy};
 pub use bucket::Bucket;
 pub use grant::{Blocked, Demand, Grant, Limit, ProfileClass, QuotaKey};
-pub use limiter::{Admission, Limiter, Rates, Utilization};
 pub use rate::{LearnedRate, Source, Told};
 pub use scheduler::{Ask, Gate, Granted, LineIx, LineStanding, Scheduler, TicketIx};

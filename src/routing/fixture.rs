@@ -87,6 +87,7 @@ pub(crate) fn pipeline(targets: Vec<Arc<Target>>, route: Vec<Rule>) -> Pipeline 
         retry: Retry::default(),
         deadline: Duration::from_hours(24),
         concurrency: 64,
+        sharing: crate::spec::Sharing::default(),
         budget: None,
         priority: 0,
         flags: FlagSet::default(),

@@ -18,6 +18,7 @@ use rust_decimal::Decimal;
 
 use crate::{
     names::{ProviderName, Region},
+    quota::{Grant, ProfileClass},
     spec::{Api, Providers},
 };
 
@@ -130,12 +131,35 @@ pub struct QuotaSetting {
     pub requests_per_minute: Option<u64>,
     /// Tokens a minute.
     pub tokens_per_minute: Option<u64>,
+    /// Tokens a day (UTC).
+    pub tokens_per_day: Option<u64>,
     /// Calls in flight at once.
     pub concurrency: Option<u32>,
+    /// Of profiles of this reach alone.
+    pub profile: Option<ProfileClass>,
+    /// What refills in this time may be used at once.
+    pub burst: Duration,
+    /// Whether heavy traffic has to grow slowly; by the provider's address, when absent.
+    pub ramp: Option<bool>,
     /// Ours of it, in (0, 1].
     pub share: Decimal,
     /// One allowance for all that the glob matches, instead of one each.
     pub pool: bool,
+}
+
+impl QuotaSetting {
+    /// What is granted; `ramp` where the setting does not say.
+    pub fn grant(&self, ramp: bool) -> Grant {
+        Grant {
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            tokens_per_day: self.tokens_per_day,
+            concurrency: self.concurrency,
+            share: self.share,
+            burst: self.burst,
+            ramp: self.ramp.unwrap_or(ramp),
+        }
+    }
 }
 
 /// A negotiated discount.

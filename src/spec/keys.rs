@@ -32,10 +32,6 @@ pub const PIPELINE: Keys = Keys::new(
     ],
 )
 .unbuilt(&[
-    ("equivalents", "list the other region or profile under `fallback`"),
-    ("spill_after", "list another target under `fallback`"),
-    ("fair_by", "split the pipeline, or use `priority`"),
-    ("weight", "use `priority`, or `limits: { concurrency: … }`"),
     ("shadow", "leave it out; compare the arms of a rollout by the metrics"),
     ("notify", "leave it out; use the alert rules in `dashboards/`"),
 ]);
@@ -46,15 +42,22 @@ pub const ACCEPT: Keys = Keys::new("`accept`", &["models"]);
 /// One of `targets`.
 pub const TARGET: Keys = Keys::new(
     "a target",
-    &["provider", "model", "use", "region", "timeout", "defaults", "override", "cap", "system", "fidelity"],
+    &[
+        "provider",
+        "model",
+        "use",
+        "region",
+        "timeout",
+        "concurrency",
+        "equivalents",
+        "defaults",
+        "override",
+        "cap",
+        "system",
+        "fidelity",
+    ],
 )
-.unbuilt(&[
-    ("mode", SYNC_ONLY),
-    ("batch", SYNC_ONLY),
-    ("equivalents", "list the other region or profile as a target of its own, under `fallback`"),
-    ("spill_after", "list another target under `fallback`"),
-    ("concurrency", "use the pipeline's `limits: { concurrency: … }`, or `quotas` in the settings"),
-]);
+.unbuilt(&[("mode", SYNC_ONLY), ("batch", SYNC_ONLY)]);
 
 /// A target's `defaults` and `override`, and a model definition's `parameters`.
 pub const PARAMETERS: Keys = Keys::new("a set of parameters", Parameters::NAMES).unbuilt(&[
@@ -103,16 +106,12 @@ pub const ROLLOUT: Keys = Keys::new(
 ]);
 
 /// `retry`.
-pub const RETRY: Keys = Keys::new("`retry`", &["attempts", "initial_delay", "max_delay"])
-    .unbuilt(&[("spill_after", "list another target under `fallback`")]);
+pub const RETRY: Keys = Keys::new("`retry`", &["attempts", "initial_delay", "max_delay", "spill_after"]);
 
 /// `limits`.
-pub const LIMITS: Keys = Keys::new("`limits`", &["concurrency"]).unbuilt(&[
+pub const LIMITS: Keys = Keys::new("`limits`", &["concurrency", "weight", "fair_by"]).unbuilt(&[
     ("requests_per_minute", "use `quotas` in the settings"),
     ("tokens_per_minute", "use `quotas` in the settings"),
-    ("weight", "use `priority`"),
-    ("fair_by", "split the pipeline, or use `priority`"),
-    ("spill_after", "list another target under `fallback`"),
 ]);
 
 /// `budget`.

@@ -47,6 +47,8 @@ pub struct Pipeline {
     pub deadline: Duration,
     /// Calls in flight at once, at most.
     pub concurrency: u32,
+    /// How the pipeline shares quotas with others, and among its own.
+    pub sharing: Sharing,
     /// Spending limits.
     pub budget: Option<Budget>,
     /// Higher first.
@@ -209,6 +211,33 @@ impl Default for Retry {
     }
 }
 
+/// How a pipeline shares quotas.
+#[derive(Debug, Clone)]
+pub struct Sharing {
+    /// Its part of a quota that others want too, against theirs.
+    pub weight: u32,
+    /// Jobs with different values take turns.
+    pub fair_by: Option<KeyExpression>,
+    /// When a target's quota has been exhausted for so long, its equivalents serve too.
+    pub spill_after: Duration,
+    /// Targets of the same model, by the target that they stand in for.
+    pub equivalents: BTreeMap<TargetIx, Vec<TargetIx>>,
+    /// Calls at once to a target, at most.
+    pub concurrency: BTreeMap<TargetIx, u32>,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            fair_by: None,
+            spill_after: default::SPILL_AFTER,
+            equivalents: BTreeMap::new(),
+            concurrency: BTreeMap::new(),
+        }
+    }
+}
+
 /// Spending limits of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -265,6 +294,10 @@ pub mod default {
 
     /// Calls in flight at once.
     pub const CONCURRENCY: u32 = 64;
+    /// The largest weight.
+    pub const MOST_WEIGHT: u32 = 1_000;
+    /// How long a quota may be exhausted before equal targets serve too.
+    pub const SPILL_AFTER: Duration = Duration::from_mins(1);
     /// From submit to the end.
     pub const DEADLINE: Duration = Duration::from_hours(24);
     /// From the start of a call to the end of its answer.

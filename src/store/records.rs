@@ -406,6 +406,8 @@ pub enum DocumentKind {
     HoldClock,
     /// Counters of the daemon, such as the generation.
     Counter,
+    /// Quotas: what was learned, by `learned NAME`, and what operators set, by `set NAME`.
+    Quota,
 }
 
 /// A change of one document.

@@ -2,9 +2,9 @@
 //!
 //! Invariant: whatever ended is settled exactly once, by fence; the attempt's row is closed in the same write.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Carried, Going, SPILL_AFTER, Turn};
+use super::{Carried, Going, Turn};
 use crate::{
     catalog::Model,
     clock::Timestamp,
@@ -23,6 +23,11 @@ use crate::{
     spec::TargetIx,
     store::{AttemptEnd, JobError, Next, Settled, Settlement},
 };
+
+/// A job that failed at a busy target comes back so much later than the others who wait for it.
+const BEHIND: Duration = Duration::from_millis(250);
+/// For so many failures at most.
+const MOST_BEHIND: u32 = 8;
 
 impl Carried<'_> {
     pub(super) async fn succeed(
@@ -91,7 +96,7 @@ impl Carried<'_> {
         });
         let world = self.engine.world();
         let candidates = self.engine.candidates(&world, lane, chain, ended_at);
-        let policy = Policy { retry: spec.retry, spill_after: SPILL_AFTER };
+        let policy = Policy { retry: spec.retry, spill_after: spec.sharing.spill_after };
         let step = retry::after_fault(&candidates, &self.past, &policy, ended_at, error.retry_after, rand::random());
         if let Step::Call(next) = step {
             if let (true, Some(ix)) = (next != place, chain.get(next)) {
@@ -106,11 +111,22 @@ impl Carried<'_> {
     pub(super) async fn give_way(&mut self, step: Step, ended: Option<AttemptEnd>, error: Option<CallError>) -> Turn {
         let next = match step {
             Step::Call(_) => Next::Keep,
-            Step::Wait { until } => Next::Wait(until),
+            Step::Wait { until } => {
+                let waits_for_recovery = error.as_ref().is_none_or(|error| error.fault == Fault::Unavailable);
+                Next::Wait(if waits_for_recovery { self.behind(until) } else { until })
+            }
             Step::Hold(reason) => Next::Hold(reason),
             Step::Fail { reason_code } => Next::Fail(self.last_words(reason_code, error)),
         };
         self.settle(ended, next).await
+    }
+
+    /// A job that has failed comes back behind those that have not: otherwise the oldest would be the one that tries
+    /// every time whether a target is well again, and run out of attempts.
+    fn behind(&self, until: Timestamp) -> Timestamp {
+        let burned = u32::try_from(self.past.iter().filter(|past| past.burns()).count()).unwrap_or(u32::MAX);
+        let least = BEHIND.saturating_mul(burned.min(MOST_BEHIND));
+        if burned == 0 { until } else { until + least + BEHIND.mul_f64(rand::random()) }
     }
 
     /// What a failed job says: the last fault's message, or how its attempts ran out.

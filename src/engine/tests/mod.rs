@@ -3,5 +3,6 @@
 mod faults;
 mod levers;
 mod life;
+mod quotas;
 mod rig;
 mod sizes;

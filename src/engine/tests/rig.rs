@@ -18,6 +18,8 @@ use crate::{
     metrics::Metrics,
     names::ProviderName,
     provider::{Call, CallError, Provider, ProviderSet, RateLimit, Reply},
+    quota::Bucket,
+    settings::QuotaSetting,
     store::{JobRecord, Store, memory::MemoryStore},
     usage::Usage,
 };
@@ -28,6 +30,15 @@ pub struct Scripted {
     script: Mutex<HashMap<String, VecDeque<Act>>>,
     calls: Mutex<Vec<(Timestamp, String, JobId)>>,
     clock: Mutex<Option<SharedClock>>,
+    meters: Mutex<HashMap<String, Meter>>,
+}
+
+/// What the provider grants for one target.
+struct Meter {
+    bucket: Bucket,
+    per_minute: u64,
+    headers: bool,
+    turned_away: usize,
 }
 
 /// What to do with a call.
@@ -47,6 +58,39 @@ impl Scripted {
         self.script.lock().unwrap().entry(target.to_owned()).or_default().extend(acts);
     }
 
+    /// Turns calls to a target away that exceed so many a minute; `headers` tell of it.
+    pub fn grant(&self, target: &str, per_minute: u64, headers: bool) {
+        let now = self.clock.lock().unwrap().as_ref().unwrap().now();
+        let bucket = Bucket::new(per_minute as f64, Duration::from_secs(1), now);
+        self.meters.lock().unwrap().insert(target.to_owned(), Meter { bucket, per_minute, headers, turned_away: 0 });
+    }
+
+    /// How many calls to a target were turned away.
+    pub fn turned_away(&self, target: &str) -> usize {
+        self.meters.lock().unwrap()[target].turned_away
+    }
+
+    fn meter(&self, target: &str, now: Timestamp) -> (bool, RateLimit) {
+        let mut meters = self.meters.lock().unwrap();
+        let Some(meter) = meters.get_mut(target) else { return (true, RateLimit::default()) };
+        let fits = meter.bucket.when(now, 1) == Some(now);
+        if fits {
+            meter.bucket.charge(1);
+        } else {
+            meter.turned_away += 1;
+        }
+        if !meter.headers {
+            return (fits, RateLimit::default());
+        }
+        let missing = meter.bucket.burst() - meter.bucket.balance(now);
+        let told = RateLimit {
+            limit_requests: Some(meter.per_minute),
+            reset_requests: Some(Duration::from_secs_f64(missing * 60.0 / meter.per_minute as f64)),
+            ..RateLimit::default()
+        };
+        (fits, told)
+    }
+
     /// The targets called so far, in order.
     pub fn targets(&self) -> Vec<String> {
         self.calls.lock().unwrap().iter().map(|(_, target, _)| target.clone()).collect()
@@ -64,6 +108,12 @@ impl Provider for Scripted {
         let now = self.clock.lock().unwrap().as_ref().unwrap().now();
         let target = call.target.name.to_string();
         self.calls.lock().unwrap().push((now, target.clone(), call.job));
+        let (fits, rate_limit) = self.meter(&target, now);
+        if !fits {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let Act::Fail(error) = fault(Fault::Throttled) else { unreachable!() };
+            return Err(CallError { rate_limit, ..error });
+        }
         let act = self.script.lock().unwrap().get_mut(&target).and_then(VecDeque::pop_front);
         match act.unwrap_or(Act::Answer(Duration::from_millis(10))) {
             Act::Answer(after) => {
@@ -74,7 +124,7 @@ impl Provider for Scripted {
                     completion: completion.to_string(),
                     usage: Some(Usage { input: 1_000, output: 100, ..Usage::default() }),
                     provider_request_id: None,
-                    rate_limit: RateLimit::default(),
+                    rate_limit,
                 })
             }
             Act::Fail(error) => Err(error),
@@ -171,6 +221,11 @@ impl Rig {
             }
         });
         Self { engine, store, provider, stop, running }
+    }
+
+    /// Puts quotas in force, as a reload of settings does.
+    pub fn quotas(&self, quotas: &[QuotaSetting]) {
+        self.engine.health().install_quotas(quotas, Vec::new(), self.engine.now());
     }
 
     /// Puts another spec in force, as a reload does.

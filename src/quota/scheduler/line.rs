@@ -155,11 +155,11 @@ impl Line {
         first.map_or(Search::Nobody, Search::Blocked)
     }
 
-    /// The next of each pipeline, in the order of turns.
+    /// The next few of each pipeline, in the order of turns.
     pub(super) fn heads(&self) -> impl Iterator<Item = TicketIx> {
-        [&self.interactive, &self.queued]
-            .into_iter()
-            .flat_map(|flows| flows.turns().filter_map(|name| flows.queue(name).and_then(|flow| front(flow).next())))
+        [&self.interactive, &self.queued].into_iter().flat_map(|flows| {
+            flows.turns().filter_map(|name| flows.queue(name)).flat_map(|flow| front(flow).take(DEPTH))
+        })
     }
 
     pub(super) fn take_out(&mut self, ticket: TicketIx, ask: &Ask) {

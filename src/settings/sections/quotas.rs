@@ -1,12 +1,13 @@
 //! `quotas`: what the providers grant.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use rust_decimal::Decimal;
 
 use super::providers::known;
 use crate::{
     names::{ProviderName, Region},
+    quota::{ProfileClass, grant::BURST},
     settings::QuotaSetting,
     yaml::{Findings, Keys, Node, Value},
 };
@@ -14,11 +15,33 @@ use crate::{
 /// Most entries.
 const MOST: usize = 1_000;
 
+/// Longest `burst`: providers refill within a minute.
+const LONGEST_BURST: Duration = Duration::from_mins(1);
+
+const PROFILES: [(&str, ProfileClass); 3] =
+    [("in_region", ProfileClass::InRegion), ("geo", ProfileClass::Geo), ("global", ProfileClass::Global)];
+
 const KEYS: Keys = Keys::new(
     "a quota",
-    &["provider", "model", "region", "requests_per_minute", "tokens_per_minute", "concurrency", "share", "pool"],
+    &[
+        "provider",
+        "model",
+        "region",
+        "profile",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "tokens_per_day",
+        "concurrency",
+        "burst",
+        "ramp",
+        "share",
+        "pool",
+    ],
 )
-.unbuilt(&[("tokens_per_day", "limit spending with `budget:` in the pipeline's spec until then")]);
+.unbuilt(&[(
+    "source",
+    "write the limits here; `aws service-quotas list-service-quotas --service-code bedrock` tells them",
+)]);
 
 /// Reads every quota.
 pub(in crate::settings) fn read(
@@ -30,10 +53,10 @@ pub(in crate::settings) fn read(
     let mut quotas = Vec::new();
     for item in node.list("quotas", MOST, findings)? {
         let Some(quota) = quota(item, names, findings) else { continue };
-        if seen.insert((quota.provider.clone(), quota.model.clone(), quota.region.clone())) {
+        if seen.insert((quota.provider.clone(), quota.model.clone(), quota.region.clone(), quota.profile)) {
             quotas.push(quota);
         } else {
-            let message = "this quota stands here twice: same provider, model and region";
+            let message = "this quota stands here twice: same provider, model, region and profile";
             findings.error("duplicate-quota", item.position, message, "keep one of the two");
         }
     }
@@ -58,12 +81,19 @@ fn quota(node: &Node, names: &BTreeSet<ProviderName>, findings: &mut Findings) -
     };
     let requests_per_minute = limit("requests_per_minute", 1_000_000_000);
     let tokens_per_minute = limit("tokens_per_minute", 1_000_000_000_000);
+    let tokens_per_day = limit("tokens_per_day", 1_000_000_000_000_000);
     let concurrency = limit("concurrency", 1_000_000);
+    let profile = section.get("profile").map(|node| node.choice("profile", &PROFILES, findings));
+    let burst = section
+        .get("burst")
+        .map_or(Some(BURST), |node| node.span("burst", Duration::from_millis(10)..=LONGEST_BURST, findings));
+    let ramp = section.get("ramp").map(|node| node.boolean("ramp", findings));
     let share = section.get("share").map_or(Some(Decimal::ONE), |node| share(node, findings));
     let pool = section.get("pool").map_or(Some(false), |node| node.boolean("pool", findings));
-    if let (Some(None), Some(None), Some(None)) = (requests_per_minute, tokens_per_minute, concurrency) {
+    let rates = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrency);
+    if let (Some(None), Some(None), Some(None), Some(None)) = rates {
         let message = "this quota limits nothing";
-        let help = "add `requests_per_minute`, `tokens_per_minute` or `concurrency`";
+        let help = "add `requests_per_minute`, `tokens_per_minute`, `tokens_per_day` or `concurrency`";
         findings.error("empty-quota", section.position(), message, help);
         return None;
     }
@@ -73,6 +103,16 @@ fn quota(node: &Node, names: &BTreeSet<ProviderName>, findings: &mut Findings) -
         region,
         requests_per_minute: requests_per_minute?,
         tokens_per_minute: tokens_per_minute?,
+        tokens_per_day: tokens_per_day?,
+        profile: match profile {
+            Some(profile) => Some(profile?),
+            None => None,
+        },
+        burst: burst?,
+        ramp: match ramp {
+            Some(ramp) => Some(ramp?),
+            None => None,
+        },
         concurrency: concurrency?.and_then(|calls| u32::try_from(calls).ok()),
         share: share?,
         pool: pool?,

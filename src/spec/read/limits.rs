@@ -8,8 +8,9 @@ use crate::{
     clock::{MAX_SPAN, format_span},
     money::Usd,
     spec::{
+        condition::KeyExpression,
         keys,
-        pipeline::{Budget, Retention, Retry},
+        pipeline::{Budget, Retention, Retry, Sharing},
     },
     yaml::{Findings, Node},
 };
@@ -23,7 +24,7 @@ const MOST_CONCURRENCY: i64 = 100_000;
 /// Priorities beyond this would outrun aging for days.
 const HIGHEST_PRIORITY: i64 = 1_000;
 
-pub(super) fn read_retry(node: &Node, findings: &mut Findings) -> Retry {
+pub(super) fn read_retry(node: &Node, sharing: &mut Sharing, findings: &mut Findings) -> Retry {
     let mut retry = Retry::default();
     let Some(section) = node.section(&keys::RETRY, findings) else { return retry };
     if let Some(attempts) =
@@ -34,6 +35,9 @@ pub(super) fn read_retry(node: &Node, findings: &mut Findings) -> Retry {
     let mut delay =
         |key: &str| section.get(key).and_then(|node| node.span(key, Duration::ZERO..=LONGEST_DELAY, findings));
     let (initial, max) = (delay("initial_delay"), delay("max_delay"));
+    if let Some(spill_after) = delay("spill_after") {
+        sharing.spill_after = spill_after;
+    }
     // One of the two written alone takes the other along rather than contradict a default nobody wrote.
     retry.initial_delay = initial.unwrap_or_else(|| retry.initial_delay.min(max.unwrap_or(LONGEST_DELAY)));
     retry.max_delay = max.unwrap_or_else(|| retry.max_delay.max(retry.initial_delay));
@@ -49,10 +53,37 @@ pub(super) fn read_deadline(node: &Node, findings: &mut Findings) -> Option<Dura
     node.span("deadline", Duration::from_secs(1)..=MAX_SPAN, findings)
 }
 
-pub(super) fn read_limits(node: &Node, findings: &mut Findings) -> Option<u32> {
+/// What `limits` says: calls at once, and the parts of [`Sharing`] that stand there.
+pub(super) fn read_limits(node: &Node, sharing: &mut Sharing, findings: &mut Findings) -> Option<u32> {
     let section = node.section(&keys::LIMITS, findings)?;
-    let concurrency = section.get("concurrency")?.integer("concurrency", 1..=MOST_CONCURRENCY, findings)?;
-    u32::try_from(concurrency).ok()
+    let most = i64::from(crate::spec::pipeline::default::MOST_WEIGHT);
+    if let Some(weight) = section.get("weight").and_then(|node| node.integer("weight", 1..=most, findings)) {
+        sharing.weight = u32::try_from(weight).unwrap_or(1);
+    }
+    if let Some(node) = section.get("fair_by")
+        && let Some(text) = node.line("fair_by", super::route::LONGEST_EXPRESSION, findings)
+    {
+        sharing.fair_by = KeyExpression::parse(text)
+            .map_err(|error| super::route::refuse(node, "bad-key", error, findings))
+            .ok()
+            .filter(|key| {
+                if key.is_job_id() {
+                    let help = "write what several jobs have in common, such as `job.metadata.customer`";
+                    findings.error(
+                        "no-effect",
+                        node.position,
+                        "every job has an id of its own: nothing to share by",
+                        help,
+                    );
+                }
+                !key.is_job_id()
+            });
+    }
+    read_concurrency(section.get("concurrency")?, findings)
+}
+
+pub(super) fn read_concurrency(node: &Node, findings: &mut Findings) -> Option<u32> {
+    u32::try_from(node.integer("concurrency", 1..=MOST_CONCURRENCY, findings)?).ok()
 }
 
 pub(super) fn read_budget(node: &Node, findings: &mut Findings) -> Option<Budget> {

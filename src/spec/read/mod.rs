@@ -101,9 +101,10 @@ fn read_pipeline(root: &Node, context: &Context<'_>, findings: &mut Findings) ->
         .map(|node| route::read_fallback(node, &targets, context, findings).into_iter().map(|(ix, _)| ix).collect())
         .unwrap_or_default();
 
-    let retry = section.get("retry").map(|node| limits::read_retry(node, findings)).unwrap_or_default();
+    let mut sharing = targets.sharing(&rollouts, findings);
+    let retry = section.get("retry").map(|node| limits::read_retry(node, &mut sharing, findings)).unwrap_or_default();
     let deadline = section.get("deadline").and_then(|node| limits::read_deadline(node, findings));
-    let concurrency = section.get("limits").and_then(|node| limits::read_limits(node, findings));
+    let concurrency = section.get("limits").and_then(|node| limits::read_limits(node, &mut sharing, findings));
     let budget = section.get("budget").and_then(|node| limits::read_budget(node, findings));
     let priority = section.get("priority").and_then(|node| limits::read_priority(node, findings));
     let retention = section.get("retention").map(|node| limits::read_retention(node, findings)).unwrap_or_default();
@@ -132,6 +133,7 @@ fn read_pipeline(root: &Node, context: &Context<'_>, findings: &mut Findings) ->
         retry,
         deadline: deadline.unwrap_or(default::DEADLINE),
         concurrency: concurrency.unwrap_or(default::CONCURRENCY),
+        sharing,
         budget,
         priority: priority.unwrap_or(0),
         flags,

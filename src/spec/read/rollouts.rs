@@ -75,6 +75,11 @@ impl Rollouts {
         self.declared.get(usize::from(ix.0)).map(|declared| declared.arms).into_iter().flatten().flatten()
     }
 
+    /// The two arms of each, as far as they are known.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = [Option<TargetIx>; 2]> {
+        self.declared.iter().map(|declared| declared.arms)
+    }
+
     /// All of them, if none is broken.
     pub(super) fn complete(&self) -> Option<Vec<Rollout>> {
         self.declared.iter().map(|declared| declared.rollout.clone()).collect()

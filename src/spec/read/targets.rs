@@ -7,24 +7,28 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use super::{
     Context, dangling,
     models::{self, Places},
+    rollouts::Rollouts,
 };
 use crate::{
+    catalog::id::bedrock_id,
     diagnostic::Position,
     names::{ProviderName, Region},
     spec::{
         keys,
         model_definition::{LONGEST_MODEL, LONGEST_SYSTEM, ModelDefinition},
         parameters,
-        pipeline::default,
+        pipeline::{Sharing, default},
         providers::{Api, ProviderFacts},
         residency,
         target::{Fidelity, Residency, SystemMode, SystemPrompt, Target, TargetIx},
     },
-    yaml::{Entry, Findings, Node, Section},
+    yaml::{Entry, Findings, Node, Section, shortened},
 };
 
 /// Most targets of a pipeline.
 const MOST_TARGETS: usize = 64;
+/// Most targets that stand in for one.
+const MOST_EQUIVALENTS: usize = 8;
 /// Longest wait for an answer.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(1);
 
@@ -44,8 +48,16 @@ struct Declared {
     name: String,
     position: Position,
     target: Option<Arc<Target>>,
+    capacity: Capacity,
     /// Whether anything in the file has named it.
     named: Cell<bool>,
+}
+
+/// How much a target takes, and who stands in for it; names are resolved when all are declared.
+#[derive(Default)]
+struct Capacity {
+    concurrency: Option<u32>,
+    equivalents: Vec<(String, Position)>,
 }
 
 pub(super) fn read(pipeline: &Section<'_>, context: &Context<'_>, findings: &mut Findings) -> Targets {
@@ -61,11 +73,13 @@ pub(super) fn read(pipeline: &Section<'_>, context: &Context<'_>, findings: &mut
         findings.error("too-many", node.position, message, "split the pipeline");
     }
     for entry in entries.into_iter().take(MOST_TARGETS) {
-        let target = read_target(entry, context, findings).map(Arc::new);
+        let mut capacity = Capacity::default();
+        let target = read_target(entry, context, &mut capacity, findings).map(Arc::new);
         targets.declared.push(Declared {
             name: entry.key.text.clone(),
             position: entry.key.position,
             target,
+            capacity,
             named: Cell::new(false),
         });
     }
@@ -111,6 +125,72 @@ impl Targets {
         self.declared.len()
     }
 
+    /// How the targets share the pipeline's work: bounds of single ones, and who stands in for whom.
+    pub(super) fn sharing(&self, rollouts: &Rollouts, findings: &mut Findings) -> Sharing {
+        let mut sharing = Sharing::default();
+        for (place, declared) in self.declared.iter().enumerate() {
+            let Some(ix) = u16::try_from(place).ok().map(TargetIx) else { break };
+            if let Some(most) = declared.capacity.concurrency {
+                sharing.concurrency.insert(ix, most);
+            }
+            for (name, position) in &declared.capacity.equivalents {
+                if let Some(equal) = self.equivalent(ix, name, *position, rollouts, findings) {
+                    let equals = sharing.equivalents.entry(ix).or_default();
+                    if equals.contains(&equal) {
+                        let message = format!("`{}` stands here twice", shortened(name));
+                        findings.error("duplicate-value", *position, message, "remove one of the two");
+                    } else {
+                        equals.push(equal);
+                    }
+                }
+            }
+        }
+        sharing
+    }
+
+    /// The target of that name, if it can stand in for the one at `ix`.
+    fn equivalent(
+        &self,
+        ix: TargetIx,
+        name: &str,
+        at: Position,
+        rollouts: &Rollouts,
+        findings: &mut Findings,
+    ) -> Option<TargetIx> {
+        let place = self.declared.iter().position(|declared| declared.name == name);
+        let Some(place) = place else {
+            self.missed.set(true);
+            dangling("target", name, at, self.declared.iter().map(|d| d.name.as_str()), findings);
+            return None;
+        };
+        self.declared.get(place)?.named.set(true);
+        let equal = u16::try_from(place).ok().map(TargetIx)?;
+        if equal == ix {
+            let help = "name a target of the same model in another region or profile";
+            findings.error("same-targets", at, format!("`{name}` cannot stand in for itself"), help);
+            return None;
+        }
+        if rollouts.pairs().any(|arms| arms.contains(&Some(ix)) && arms.contains(&Some(equal))) {
+            let message = format!("`{name}` is the other arm of a rollout: spilling to it would mix the arms");
+            findings.error("mixed-arms", at, message, "name a target that is in no rollout with this one");
+            return None;
+        }
+        if let (Some(one), Some(other)) = (self.get(ix), self.get(equal)) {
+            let base = |target: &Target| match target.api {
+                Api::Bedrock => bedrock_id(&target.model).base.to_owned(),
+                Api::OpenAi => target.model.clone(),
+            };
+            if one.api != other.api || base(one) != base(other) {
+                let message = format!("`{name}` is another model than `{}`: it cannot stand in for it", one.name);
+                let help =
+                    "list another region, profile or account of the same model; other models go under `fallback`";
+                findings.error("not-equivalent", at, message, help);
+                return None;
+            }
+        }
+        Some(equal)
+    }
+
     /// All of them, if none is broken.
     pub(super) fn complete(&self) -> Option<Vec<Arc<Target>>> {
         self.declared.iter().map(|declared| declared.target.clone()).collect()
@@ -129,9 +209,22 @@ impl Targets {
     }
 }
 
-fn read_target(entry: &Entry, context: &Context<'_>, findings: &mut Findings) -> Option<Target> {
+fn read_target(
+    entry: &Entry,
+    context: &Context<'_>,
+    capacity: &mut Capacity,
+    findings: &mut Findings,
+) -> Option<Target> {
     let name = entry.key.name("a target", findings);
     let section = entry.value.section(&keys::TARGET, findings)?;
+    capacity.concurrency = section.get("concurrency").and_then(|node| super::limits::read_concurrency(node, findings));
+    if let Some(node) = section.get("equivalents") {
+        for item in node.list("equivalents", MOST_EQUIVALENTS, findings).unwrap_or_default() {
+            if let Some(name) = item.text("equivalents", findings) {
+                capacity.equivalents.push((name.to_owned(), item.position));
+            }
+        }
+    }
     let definition = read_use(&section, context, findings);
     let defaults = section.get("defaults");
     let overrides = section.get("override");

@@ -155,6 +155,13 @@ pub struct Target {
     /// The region to call. The model definition's or the provider's by default.
     #[schemars(regex(pattern = NAME))]
     pub region: Option<String>,
+    /// Calls to this target at once, of this pipeline. As many as the pipeline's by default.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub concurrency: Option<u32>,
+    /// Targets of the same model in another region, profile or account, that serve too when this one's quota has been
+    /// exhausted for `retry.spill_after`.
+    #[schemars(length(max = 8))]
+    pub equivalents: Option<Vec<String>>,
     /// From the start of a call to the end of its answer, up to 1h. 120s by default.
     pub timeout: Option<Span>,
     /// Parameters where the job says nothing.
@@ -297,6 +304,9 @@ pub struct Retry {
     pub initial_delay: Option<Span>,
     /// The longest wait between two attempts, up to 1h. 60s by default.
     pub max_delay: Option<Span>,
+    /// When a target's quota has been exhausted for so long, its `equivalents` serve too, and a target that asked to be
+    /// left alone for longer is passed over; up to 1h. 60s by default.
+    pub spill_after: Option<Span>,
 }
 
 /// How much may happen at once.
@@ -306,6 +316,12 @@ pub struct Limits {
     /// Calls in flight. 64 by default.
     #[schemars(range(min = 1, max = 100_000))]
     pub concurrency: Option<u32>,
+    /// The pipeline's part of a quota that others want too, against theirs. 1 by default.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub weight: Option<u32>,
+    /// Jobs with different values take turns: a CEL path such as `job.metadata.customer`.
+    #[schemars(length(min = 1, max = 4000))]
+    pub fair_by: Option<String>,
 }
 
 /// How much may be spent; at the limit, jobs are held.
