@@ -129,7 +129,9 @@ pub(super) fn adapt<'e>(
                           does; Converse (a provider with `api: bedrock`) takes both";
             return Err(ledger.impossible("tools", detail));
         }
-        let detail = "this endpoint takes tools with reasoning_effort `none` only; Converse takes both";
+        let said = asked.map_or_else(|| "nothing was said, and goes".to_owned(), |wanted| format!("{wanted} goes"));
+        let detail =
+            format!("{said} as none: this endpoint takes tools from models that do not reason; Converse takes both");
         ledger.inexact("reasoning_effort", FidelityAction::Approximated, detail)?;
         sent = Some(still);
     }
