@@ -18,6 +18,7 @@ pub mod offline;
 pub mod patience;
 pub mod print;
 pub mod progress;
+pub mod quota;
 pub mod results;
 pub mod rollback;
 pub mod schema;
@@ -99,6 +100,9 @@ pub enum Command {
     /// Set, clear and list flags: kill switches, pauses
     #[command(subcommand)]
     Flag(flag::FlagCommand),
+    /// See and set what providers grant
+    #[command(subcommand)]
+    Quota(quota::QuotaCommand),
     /// Send everything back to the baseline provider
     Rollback(rollback::RollbackArgs),
     /// Undo a rollback
@@ -165,6 +169,7 @@ impl Cli {
             Command::Submit(args) => wait_for(submit::execute(args, config, console)),
             Command::Jobs(command) => wait_for(jobs::execute(command, config, console)),
             Command::Flag(command) => wait_for(flag::execute(command, config, console)),
+            Command::Quota(command) => wait_for(quota::execute(command, config, console)),
             Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
             Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),

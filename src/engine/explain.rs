@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Engine,
+    health::TargetKey,
     intake::IntakeError,
     size::{self, Size},
     world::World,
@@ -166,6 +167,11 @@ impl Engine {
                 attempt.n, attempt.target, attempt.model
             ));
         }
+        if record.summary.state == State::Running
+            && let Some(place) = self.health().place_of(record.summary.id, self.now())
+        {
+            steps.push(place.in_words());
+        }
         if let State::Queued | State::Waiting | State::Held = record.summary.state {
             steps.extend(self.would_happen_now(record));
         }
@@ -186,13 +192,25 @@ impl Engine {
             age_seconds: i64::try_from(age).unwrap_or(i64::MAX),
         };
         match self.world().decide_for(&record.summary.pipeline, &asked) {
-            Some((_, now)) => {
+            Some((route, now)) => {
                 let mut steps = vec![format!("if it were dispatched now (generation {}):", now.generation)];
                 steps.extend(now.reasons);
+                steps.extend(self.line_in_words(&record.summary.pipeline, &route));
                 steps
             }
             None => vec![self.world().snapshot.explain_missing(&record.summary.pipeline)],
         }
+    }
+}
+
+impl Engine {
+    /// The line that a job would have to join, if there is one.
+    fn line_in_words(&self, pipeline: &PipelineName, route: &Route) -> Option<String> {
+        let Route::Dispatch(chain) = route else { return None };
+        let world = self.world();
+        let target = world.lane(pipeline)?.loaded.pipeline.target(*chain.first()?);
+        let place = self.health().line_of(&TargetKey::of(target), self.now())?;
+        Some(format!("then {}", place.in_words()))
     }
 }
 

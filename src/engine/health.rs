@@ -29,6 +29,7 @@ pub use standing::QuotaStanding;
 
 use crate::{
     clock::{SharedClock, Timestamp},
+    ids::JobId,
     job::{Fault, retry::Availability},
     names::{ProviderName, Region},
     provider::{CallError, RateLimit},
@@ -67,6 +68,8 @@ const FIRST_PROBE: Duration = Duration::from_mins(1);
 /// A job that wants to call.
 #[derive(Debug)]
 pub(super) struct Wish {
+    /// Which.
+    pub job: JobId,
     /// Its pipeline.
     pub flow: Arc<str>,
     /// The pipeline's weight.
@@ -174,7 +177,7 @@ impl Health {
             equals: lines.iter().skip(1).copied().collect(),
             spill_after: wish.spill_after,
         };
-        let waiter = Waiter { flow: wish.flow, most: wish.most, ways: wish.ways, held: None, go };
+        let waiter = Waiter { job: wish.job, flow: wish.flow, most: wish.most, ways: wish.ways, held: None, go };
         floor.room.waiters.insert(ticket, waiter);
         floor.scheduler.enter(ticket, ask);
         self.serve(&mut floor, now);

@@ -7,6 +7,7 @@ mod carry;
 mod cost;
 mod dispatch;
 pub mod explain;
+mod forecast;
 pub mod health;
 mod holds;
 mod inflight;
@@ -41,6 +42,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    forecast::{Ahead, Forecast},
+    health::QuotaStanding,
+    inflight::StopReason,
+    quotas::SetQuota,
+    upkeep::Pace,
+};
 use self::{
     health::Health,
     holds::HoldClocks,
@@ -49,7 +57,6 @@ use self::{
     spending::{Spending, day_start},
     world::World,
 };
-pub use self::{inflight::StopReason, upkeep::Pace};
 use crate::{
     clock::{SharedClock, Timestamp},
     ids::{JobId, NodeId},
@@ -101,6 +108,7 @@ pub struct Engine {
     /// Held while levers or specs change, so that changes come one after another.
     steering: tokio::sync::Mutex<()>,
     health: Health,
+    quota_book: quotas::QuotaBook,
     holds: HoldClocks,
     spending: Spending,
     inflight: Arc<Inflight>,
@@ -142,6 +150,7 @@ impl Engine {
             runtime: Mutex::default(),
             steering: tokio::sync::Mutex::default(),
             health: Health::default(),
+            quota_book: quotas::QuotaBook::default(),
             holds,
             spending: Spending::starting(now, spent),
             inflight: Arc::default(),

@@ -365,6 +365,11 @@ impl Allowance {
         self.tokens.is_limited() || self.grant.tokens_per_day.is_some() || self.ramp.is_some()
     }
 
+    /// Whether a rate is known: told, or measured.
+    pub fn is_known(&self) -> bool {
+        self.requests.is_known() || self.tokens.is_known()
+    }
+
     /// Calls in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight

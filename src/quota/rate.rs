@@ -168,6 +168,11 @@ impl Rate {
         .min_by(|(one, _), (other, _)| one.total_cmp(other))
     }
 
+    /// Whether it is told, or was measured.
+    pub fn is_known(&self) -> bool {
+        self.known().is_some() || self.pace.learned().is_some()
+    }
+
     /// Whether anything limits it.
     pub fn is_limited(&self) -> bool {
         self.bucket.is_some()

@@ -146,6 +146,10 @@ fn other_parts(old: &Pipeline, new: &Pipeline) -> Vec<&'static str> {
         };
         pipeline.rollouts.iter().map(one).collect()
     };
+    let limits = |pipeline: &Pipeline| {
+        let fair_by = pipeline.sharing.fair_by.as_ref().map(|key| key.source().to_owned());
+        (pipeline.concurrency, pipeline.sharing.weight, fair_by)
+    };
     [
         ("description", old.description != new.description),
         ("labels", old.labels != new.labels),
@@ -153,9 +157,9 @@ fn other_parts(old: &Pipeline, new: &Pipeline) -> Vec<&'static str> {
         ("route", route(old) != route(new)),
         ("rollouts", old.rollouts.len() == new.rollouts.len() && splits(old) != splits(new)),
         ("fallback", named(old, &old.fallback) != named(new, &new.fallback)),
-        ("retry", old.retry != new.retry),
+        ("retry", old.retry != new.retry || old.sharing.spill_after != new.sharing.spill_after),
         ("deadline", old.deadline != new.deadline),
-        ("limits", old.concurrency != new.concurrency),
+        ("limits", limits(old) != limits(new)),
         ("budget", old.budget != new.budget),
         ("priority", old.priority != new.priority),
         ("retention", old.retention != new.retention),

@@ -116,6 +116,7 @@ impl<'a> Carried<'a> {
         // A job that failed goes behind those a little younger: it is not the one that tries every time.
         let steps = i64::try_from(burned).unwrap_or(i64::MAX).saturating_sub(i64::from(self.job.priority));
         Wish {
+            job: self.job.id,
             flow: spec.name.as_str().into(),
             weight: spec.sharing.weight,
             most: spec.concurrency,

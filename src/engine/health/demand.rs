@@ -34,7 +34,7 @@ impl Engine {
             })
             .map(|(name, _)| name.clone())
             .collect();
-        self.health.install_quotas(&settings.quotas, ramps, self.clock.now());
+        self.configure_quotas(&settings.quotas, ramps);
         let prices = settings.prices.iter().map(|(name, price)| (name.clone(), price.multiplier)).collect();
         self.prices.store(Arc::new(prices));
         self.retention.store(Arc::new(settings.retention));

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::TargetKey;
 use crate::{
     clock::Timestamp,
+    ids::JobId,
     quota::{
         Allowance, Blocked, Breaker, BreakerPhase, BreakerPolicy, Demand, Gate, Grant, Learned, Limit, LineIx,
         ProfileClass, QuotaKey, Reservation, TicketIx,
@@ -52,6 +53,7 @@ pub(in crate::engine) struct Way {
 /// Who waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
+    pub job: JobId,
     pub flow: Arc<str>,
     /// Calls at once of the pipeline.
     pub most: u32,

@@ -424,7 +424,7 @@ fn document<T: Serialize>(kind: DocumentKind, key: &str, value: Option<&T>) -> D
     DocumentChange { kind, key: key.to_owned(), value: value.and_then(|value| serde_json::to_value(value).ok()) }
 }
 
-fn audit(at: Timestamp, act: &Act, action: &str, subject: &str, detail: serde_json::Value) -> AuditEntry {
+pub(super) fn audit(at: Timestamp, act: &Act, action: &str, subject: &str, detail: serde_json::Value) -> AuditEntry {
     AuditEntry {
         at,
         actor: act.actor.clone(),

@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::rig::{Act, Rig, fault, spec};
+use serde_json::json;
+
+use super::rig::{Act as Deed, Rig, fault, spec};
 use crate::{
     clock::{SharedClock, TokioClock},
+    engine::{SetQuota, levers::Act},
     ids::JobId,
-    job::{Fault, State},
+    job::{Envelope, Fault, State},
     names::ProviderName,
     quota::{Limit, Source},
     settings::QuotaSetting,
@@ -181,7 +184,7 @@ async fn keys_inside_a_pipeline_take_turns() {
 #[tokio::test(start_paused = true)]
 async fn panics_and_cancels_give_their_places_back() {
     let rig = Rig::start(&spec("limits: { concurrency: 1 }\n")).await;
-    rig.provider.script("bedrock", [Act::Panic, Act::Answer(Duration::from_secs(20))]);
+    rig.provider.script("bedrock", [Deed::Panic, Deed::Answer(Duration::from_secs(20))]);
     let panics = rig.submit(&[]).await;
     rig.until(panics, State::Failed).await;
     let cancelled = rig.submit(&[]).await;
@@ -204,4 +207,70 @@ async fn after_an_outage_everybody_is_served_soon_and_nobody_has_failed() {
     assert!(took < Duration::from_mins(1), "{took:?}");
     let calls = rig.provider.targets().len();
     assert!(calls <= 215, "{calls} calls for 200 jobs and 12 failures");
+}
+
+fn act() -> Act {
+    Act { actor: "local".to_owned(), reason: Some("a test".to_owned()), dry_run: false, interrupt: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_sets_and_resets_a_quota_for_good() {
+    let rig = Rig::start(&spec("")).await;
+    let set: SetQuota =
+        serde_json::from_value(json!({ "provider": "bedrock", "model": "*haiku*", "requests_per_minute": 6 })).unwrap();
+    let name = rig.engine.set_quota(set.clone(), act()).await.unwrap();
+    assert_eq!(name, "bedrock/*haiku*");
+    let jobs = submit(&rig, 20).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let went = rig.provider.targets().len();
+    assert!((2..=3).contains(&went), "{went} in 15 s at one in ten");
+    let store = rig.drain().await;
+
+    let clock: SharedClock = Arc::new(TokioClock::starting_at("2026-11-22T11:00:00Z".parse().unwrap()));
+    let again = Rig::start_on(store, clock, &spec("")).await;
+    assert_eq!(again.engine.quotas().1, [set], "kept over a restart");
+    let wrong = again.engine.reset_quota("bedrock/*haku*", act()).await.unwrap_err().to_string();
+    assert!(wrong.contains("did you mean bedrock/*haiku*?"), "{wrong}");
+    again.engine.reset_quota(&name, act()).await.unwrap();
+    let took = all_succeed(&again, jobs).await;
+    assert!(took < Duration::from_secs(35), "{took:?} once it is taken back");
+    let audited = again.store.audit(crate::clock::Timestamp::from_micros(0), 10).await.unwrap();
+    let actions: Vec<&str> = audited.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["quota.set", "quota.reset"]);
+    for refused in [
+        json!({ "provider": "bedrock", "model": "*" }),
+        json!({ "provider": "bedrock", "model": "[", "concurrency": 1 }),
+        json!({ "provider": "bedrock", "model": "*", "requests_per_minute": 0 }),
+        json!({ "provider": "bedrok", "model": "*", "concurrency": 1 }),
+    ] {
+        let set = serde_json::from_value(refused.clone()).unwrap();
+        assert!(again.engine.set_quota(set, act()).await.is_err(), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_in_line_says_what_it_waits_for_and_until_when() {
+    let rig = Rig::start(&spec("")).await;
+    rig.quotas(&[quota(6)]);
+    let jobs = submit(&rig, 4).await;
+    rig.until(jobs[0], State::Succeeded).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let story = rig.engine.story(&rig.job(jobs[3]).await).join("\n");
+    assert!(story.contains("in line for the quota bedrock/us-east-1/geo/anthropic.claude-haiku-4-5"), "{story}");
+    assert!(story.contains("the provider's requests per minute lets the next one go at 2026-11-22T10:00:"), "{story}");
+    assert!(story.contains("its own turn is expected by about"), "{story}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forecast_counts_what_is_queued_and_what_would_come() {
+    let rig = Rig::start(&spec("")).await;
+    rig.quotas(&[quota(60)]);
+    submit(&rig, 30).await;
+    let job = json!({ "pipeline": "triage", "body": { "messages": [{ "role": "user", "content": "hi" }] } });
+    let envelopes = vec![Envelope::from_value(job).unwrap(); 90];
+    let forecast = rig.engine.forecast(&envelopes).await.unwrap();
+    let seconds = rig.engine.now().until(forecast.done_at.unwrap()).as_secs();
+    assert!((110..=121).contains(&seconds), "{forecast:?}");
+    assert!(forecast.cost_at_most_usd.is_some_and(|cost| cost > crate::money::Usd::ZERO), "{forecast:?}");
+    assert_eq!(forecast.not_dispatched, 0);
 }

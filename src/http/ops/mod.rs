@@ -1,6 +1,7 @@
 //! `/v1/ops`: what operators see and do.
 
 pub(super) mod flags;
+pub(super) mod quotas;
 pub(super) mod traffic;
 
 use axum::{
