@@ -1,8 +1,8 @@
 //! The daemon as a whole: speed, processor time and memory of the real binary against no-latency endpoints on loopback.
 //!
 //! `cargo bench --bench daemon` prints a table; every figure comes with the baseline it is to be read against, measured
-//! in the same run. `cargo bench --bench daemon -- NAME…` runs the named parts alone: throughput, restart, reload,
-//! specs, idle, connections.
+//! in the same run. `cargo bench --bench daemon -- NAME…` runs the named parts alone: throughput, streaming, restart,
+//! reload, specs, idle, connections.
 
 use std::{
     io::{BufRead, BufReader},
@@ -37,6 +37,10 @@ fn main() {
         if is_wanted("throughput") {
             throughput("openai", "gpt-5.4-mini", 20_000).await;
             throughput("bedrock", HAIKU, 10_000).await;
+        }
+        if is_wanted("streaming") {
+            streaming(landbridge::spec::Api::OpenAi).await;
+            streaming(landbridge::spec::Api::Bedrock).await;
         }
     });
 }
@@ -185,19 +189,6 @@ async fn throughput(provider: &str, model: &str, count: usize) {
         daemon.memory(),
     );
     drop(daemon);
-    let own = || {
-        let usage = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<u64> = usage
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse().unwrap())
-            .collect();
-        Duration::from_millis((fields[0] + fields[1]) * 10)
-    };
     let (began, cpu) = (Instant::now(), own());
     match provider {
         "openai" => bare_reqwest(&endpoints.address, model, count).await,
@@ -210,6 +201,153 @@ async fn throughput(provider: &str, model: &str, count: usize) {
         count as f64 / took.as_secs_f64(),
         used.as_secs_f64() * 1e3 / count as f64,
     );
+}
+
+/// User and system time of this process so far.
+fn own() -> Duration {
+    let usage = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = usage.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// What streaming adds: between the bytes of a piece and its event in hand, and processor time a call beside the bare
+/// client's loop over the same stream.
+async fn streaming(api: landbridge::spec::Api) {
+    use futures_util::StreamExt;
+    use landbridge::spec::Api;
+    let calls = 500;
+    let endpoints = endpoints();
+    let (provider, target) = streamed_target(api, &endpoints.address).await;
+    let prompt = line(0);
+    let body = json!({ "messages": [{ "role": "user", "content": prompt }], "max_tokens": 64 });
+    let call = || {
+        let prepared = landbridge::wire::prepare(&target, None, &body).unwrap();
+        landbridge::provider::Call {
+            job: landbridge::ids::JobId::generate(),
+            target: target.clone(),
+            payload: prepared.payload,
+            reading: prepared.reading,
+            timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
+        }
+    };
+    // The endpoints send without pause: the time from event to event is what reading one costs, the socket included.
+    let (mut micros, mut pieces) = (Vec::new(), 0_usize);
+    let (began, cpu) = (Instant::now(), own());
+    for _ in 0..calls {
+        let mut stream = provider.stream(call()).await.unwrap();
+        let mut last = Instant::now();
+        while let Some(event) = stream.events.next().await {
+            event.unwrap();
+            micros.push(last.elapsed().as_secs_f64() * 1e6);
+            last = Instant::now();
+            pieces += 1;
+        }
+    }
+    let (took, used) = (began.elapsed(), own().saturating_sub(cpu));
+    micros.sort_by(f64::total_cmp);
+    let cpu = own();
+    let name = match api {
+        Api::OpenAi => {
+            for _ in 0..calls {
+                bare_reqwest_stream(&endpoints.address, &prompt).await;
+            }
+            "reqwest"
+        }
+        Api::Bedrock => {
+            let client = sdk(&endpoints.address);
+            for _ in 0..calls {
+                bare_sdk_stream(&client, &prompt).await;
+            }
+            "SDK"
+        }
+    };
+    let bare = own().saturating_sub(cpu);
+    println!(
+        "streaming {api}: {:.1} µs a piece at the median, {:.1} at the 99th of 100, {} pieces a call; {:.3} ms CPU a call, {:.3} ms in a bare {name} loop; {:.0} calls/s one after the other",
+        micros[micros.len() / 2],
+        micros[micros.len() * 99 / 100],
+        pieces / calls,
+        used.as_secs_f64() * 1e3 / calls as f64,
+        bare.as_secs_f64() * 1e3 / calls as f64,
+        calls as f64 / took.as_secs_f64(),
+    );
+}
+
+async fn streamed_target(
+    api: landbridge::spec::Api,
+    endpoints: &str,
+) -> (Arc<dyn landbridge::provider::Provider>, Arc<landbridge::spec::Target>) {
+    use landbridge::{
+        names::{ProviderName, Region, TargetName},
+        settings::{ApiSettings, MediaSettings, ProviderSettings},
+        spec::{Api, Fidelity, Residency, Target},
+    };
+    let settings = match api {
+        Api::OpenAi => ApiSettings::OpenAi {
+            base_url: format!("{endpoints}/v1"),
+            api_key: None,
+            organization: None,
+            project: None,
+            region: None,
+            aws: None,
+        },
+        Api::Bedrock => ApiSettings::Bedrock {
+            region: None,
+            profile: None,
+            role_arn: None,
+            endpoint_url: Some(endpoints.to_owned()),
+            anonymous: true,
+        },
+    };
+    let name = ProviderName::new("bench").unwrap();
+    let settings = ProviderSettings { family: None, data_regions: Vec::new(), api: settings };
+    let provider = landbridge::provider::connect(&name, &settings, &MediaSettings::default()).await.unwrap();
+    let target = Target {
+        name: TargetName::new("only").unwrap(),
+        provider: name,
+        api,
+        model: if api == Api::OpenAi { "gpt-5.4-mini" } else { HAIKU }.to_owned(),
+        region: (api == Api::Bedrock).then(|| Region::new("us-east-1").unwrap()),
+        residency: Residency::Unknown,
+        timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(30),
+        stream: true,
+        invoke: None,
+        defaults: serde_json::Map::new(),
+        overrides: serde_json::Map::new(),
+        cap: serde_json::Map::new(),
+        system: None,
+        fidelity: Fidelity::Warn,
+    };
+    (provider, Arc::new(target))
+}
+
+async fn bare_reqwest_stream(endpoints: &str, prompt: &str) {
+    static CLIENT: std::sync::LazyLock<reqwest::Client> =
+        std::sync::LazyLock::new(|| reqwest::Client::builder().http1_only().build().unwrap());
+    let body = json!({ "model": "gpt-5.4-mini", "max_completion_tokens": 64, "stream": true,
+        "stream_options": { "include_usage": true }, "messages": [{ "role": "user", "content": prompt }] });
+    let request = CLIENT.post(format!("{endpoints}/v1/chat/completions")).json(&body);
+    let mut answer = request.send().await.unwrap().error_for_status().unwrap();
+    let mut text = Vec::new();
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        text.extend_from_slice(&chunk);
+    }
+    for data in String::from_utf8(text).unwrap().split("\n\n").filter_map(|event| event.strip_prefix("data: {")) {
+        let _chunk: Value = serde_json::from_str(&format!("{{{data}")).unwrap();
+    }
+}
+
+async fn bare_sdk_stream(client: &aws_sdk_bedrockruntime::Client, prompt: &str) {
+    use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message};
+    let content = ContentBlock::Text(prompt.to_owned());
+    let message = Message::builder().role(ConversationRole::User).content(content).build().unwrap();
+    let bound = InferenceConfiguration::builder().max_tokens(64).build();
+    let request = client.converse_stream().model_id(HAIKU).messages(message).inference_config(bound);
+    let mut output = request.send().await.unwrap();
+    while output.stream.recv().await.unwrap().is_some() {}
 }
 
 /// Runs `count` calls, 256 at a time.
@@ -254,11 +392,11 @@ async fn bare_reqwest(endpoints: &str, model: &str, count: usize) {
     .await;
 }
 
-async fn bare_sdk(endpoints: &str, model: &str, count: usize) {
+/// A bare client of the AWS SDK.
+fn sdk(endpoints: &str) -> aws_sdk_bedrockruntime::Client {
     use aws_sdk_bedrockruntime::{
         Client,
         config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
-        types::{ContentBlock, ConversationRole, InferenceConfiguration, Message},
     };
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(
@@ -275,7 +413,12 @@ async fn bare_sdk(endpoints: &str, model: &str, count: usize) {
         .stalled_stream_protection(aws_sdk_bedrockruntime::config::StalledStreamProtectionConfig::disabled())
         .http_client(http)
         .build();
-    let client = Client::from_conf(config);
+    Client::from_conf(config)
+}
+
+async fn bare_sdk(endpoints: &str, model: &str, count: usize) {
+    use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message};
+    let client = sdk(endpoints);
     let model = model.to_owned();
     in_flight(count, move |_| {
         let message =

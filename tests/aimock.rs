@@ -15,7 +15,7 @@ use landbridge::{
     job::Fault,
     names::{ProviderName, Region, TargetName},
     provider::{Call, CallError, Reply, connect, install_crypto},
-    settings::{ApiSettings, ProviderSettings, Secret},
+    settings::{ApiSettings, MediaSettings, ProviderSettings, Secret},
     spec::{Api, Fidelity, Residency, SystemMode, SystemPrompt, Target},
     usage::Usage,
     wire::prepare,
@@ -101,6 +101,9 @@ fn target(api: Api) -> Arc<Target> {
         region: (api == Api::Bedrock).then(|| Region::new("us-east-1").unwrap()),
         residency: Residency::Unknown,
         timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(30),
+        stream: false,
+        invoke: None,
         defaults: serde_json::Map::new(),
         overrides: serde_json::Map::new(),
         cap: serde_json::Map::new(),
@@ -116,6 +119,8 @@ fn settings(api: Api, url: &str) -> ProviderSettings {
             api_key: Some(Secret::Env("LANDBRIDGE_TEST_KEY".to_owned())),
             organization: None,
             project: None,
+            region: None,
+            aws: None,
         },
         Api::Bedrock => ApiSettings::Bedrock {
             region: None,
@@ -130,7 +135,7 @@ fn settings(api: Api, url: &str) -> ProviderSettings {
 
 async fn ask(api: Api, url: &str, text: &str) -> Result<Reply, CallError> {
     let name = ProviderName::new("somebody").unwrap();
-    let provider = connect(&name, &settings(api, url)).await.unwrap();
+    let provider = connect(&name, &settings(api, url), &MediaSettings::default()).await.unwrap();
     let target = target(api);
     let body = json!({
         "messages": [{ "role": "user", "content": [{ "type": "text", "text": text }] }],
@@ -144,6 +149,7 @@ async fn ask(api: Api, url: &str, text: &str) -> Result<Reply, CallError> {
             payload,
             reading: landbridge::wire::Reading::default(),
             timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
         })
         .await
 }

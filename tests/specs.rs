@@ -35,6 +35,8 @@ impl World {
             ("openai", provider(Api::OpenAi, None)),
             ("bedrock", provider(Api::Bedrock, Some("us-east-1"))),
             ("empty", provider(Api::OpenAi, None)),
+            // Bedrock's own endpoint in OpenAI's form.
+            ("native", provider(Api::OpenAi, Some("us-west-2"))),
             (
                 "local",
                 ProviderFacts { data_regions: vec!["us-east-1".parse().unwrap()], ..provider(Api::OpenAi, None) },

@@ -103,8 +103,18 @@ pub async fn execute(args: &DoctorArgs, config: &Path, console: &mut Console<'_>
                             payload: prepared.payload,
                             reading: prepared.reading,
                             timeout: CALL_TIMEOUT,
+                            idle_timeout: target.idle_timeout,
                         };
-                        match client.chat(call).await {
+                        // As jobs are called: what only streams or only invokes must be seen to do so.
+                        let asked = if target.stream {
+                            match client.stream(call).await {
+                                Ok(stream) => stream.gather(tokio::time::Instant::now()).await.outcome,
+                                Err(error) => Err(error),
+                            }
+                        } else {
+                            client.chat(call).await
+                        };
+                        match asked {
                             Ok(_) => (true, "answers".to_owned()),
                             Err(error) => {
                                 let advice = error.advice.map_or_else(String::new, |advice| format!("; {advice}"));

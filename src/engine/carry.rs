@@ -16,6 +16,7 @@ use turn::Gate;
 
 use super::{
     Engine,
+    ask::ask,
     health::charge,
     inflight::Stop,
     settle::{failure, open_attempt, settle},
@@ -33,7 +34,7 @@ use crate::{
     },
     money::Usd,
     names::PipelineName,
-    provider::Call,
+    provider::{Call, Gathered},
     routing::{Decision, Question, Route, decide, prompt::decide_cheaply},
     snapshot::Snapshot,
     spec::{Pipeline, Target, TargetIx, condition::Facts},
@@ -224,11 +225,12 @@ impl Carried<'_> {
             payload: prepared.payload,
             reading: prepared.reading,
             timeout: target.timeout.min(left),
+            idle_timeout: target.idle_timeout,
         };
         let stop = self.stop.clone();
-        let answer = tokio::select! {
+        let Gathered { outcome, first_token, usage } = tokio::select! {
             biased;
-            answer = provider.chat(call) => answer,
+            answer = ask(&*provider, target, call) => answer,
             reason = stop.stopped() => {
                 drop(held);
                 return self.stopped(Some((going, reason))).await;
@@ -236,7 +238,10 @@ impl Carried<'_> {
         };
         let ended_at = self.engine.clock.now();
         let Some(pass) = held.take() else { return Turn::Done };
-        match answer {
+        if let Some(first_token) = first_token {
+            self.engine.metrics.first_token(&spec.name, &target.name, first_token);
+        }
+        match outcome {
             Ok(reply) => {
                 let charged = reply.usage.and_then(|usage| charge(target, model, &usage));
                 self.engine.health.succeeded(pass, charged, &reply.rate_limit, ended_at);
@@ -244,7 +249,8 @@ impl Carried<'_> {
             }
             Err(error) => {
                 self.engine.health.failed(pass, &error, ended_at);
-                self.fail(lane, (chain, place), &going, error, ended_at).await
+                let known = usage.map(|usage| (usage, self.engine.known_cost(snapshot, target, &self.body, &usage)));
+                self.fail(lane, (chain, place), &going, error, known, ended_at).await
             }
         }
     }

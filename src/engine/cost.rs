@@ -15,6 +15,7 @@ use crate::{
     provider::Reply,
     snapshot::Snapshot,
     spec::Target,
+    usage::Usage,
     wire::Prepared,
 };
 
@@ -28,6 +29,12 @@ impl Engine {
     pub(super) fn cost(&self, snapshot: &Snapshot, target: &Target, reply: &Reply) -> Option<Usd> {
         let (usage, tier) = (reply.usage?, served_tier(&reply.completion));
         snapshot.catalog.cost(target.api, &target.model, &usage, tier, self.multiplier(&target.provider))
+    }
+
+    /// What a call cost that failed after it had said what it consumed.
+    pub(super) fn known_cost(&self, snapshot: &Snapshot, target: &Target, body: &Value, usage: &Usage) -> Option<Usd> {
+        let tier = asked_tier(target, body);
+        snapshot.catalog.cost(target.api, &target.model, usage, tier, self.multiplier(&target.provider))
     }
 
     /// The most that a call may cost.

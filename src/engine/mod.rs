@@ -3,6 +3,7 @@
 //! Invariant: an intent is stored before bytes leave; a decision is made on one [`World`]; what a job becomes is settled
 //! by fence. Loops are reconcilers: they run on a signal and on a period, and may be run again at any time.
 
+mod ask;
 mod carry;
 mod cost;
 mod dispatch;

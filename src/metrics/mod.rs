@@ -142,6 +142,12 @@ impl Metrics {
             .on([pipeline, target, provider], |histogram| histogram.observe(duration.as_secs_f64()));
     }
 
+    /// A streamed answer began.
+    pub fn first_token(&self, pipeline: &PipelineName, target: &TargetName, after: Duration) {
+        let labels = [pipeline.as_str(), target.as_str()];
+        self.series.time_to_first_token.on(labels, |histogram| histogram.observe(after.as_secs_f64()));
+    }
+
     /// A job goes on to the next target of its chain because of a fault.
     pub fn fallback(&self, pipeline: &PipelineName, from: &TargetName, to: &TargetName, fault: Fault) {
         let labels = [pipeline.as_str(), from.as_str(), to.as_str(), fault.into()];

@@ -103,6 +103,8 @@ series! {
     attempts: IntCounter = "landbridge_attempts_total" ["pipeline", "target", "provider", "outcome"];
     /// From sending a request to the end of its answer.
     attempt_duration: Histogram = "landbridge_attempt_duration_seconds" ["pipeline", "target", "provider"] in CALL;
+    /// From sending a request to the first piece of its output, of targets that are called by streaming.
+    time_to_first_token: Histogram = "landbridge_time_to_first_token_seconds" ["pipeline", "target"] in CALL;
     /// Calls that went to the next target of a chain, by the fault that sent them there.
     fallbacks: IntCounter = "landbridge_fallbacks_total" ["pipeline", "from", "to", "fault"];
     /// Tokens as providers reported them, in parts that never overlap: input, output, cache_read, cache_write.

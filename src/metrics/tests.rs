@@ -35,6 +35,9 @@ fn target(name: &str) -> Arc<Target> {
         region: None,
         residency: Residency::Unknown,
         timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
+        stream: false,
+        invoke: None,
         defaults: Parameters::new(),
         overrides: Parameters::new(),
         cap: Parameters::new(),
@@ -112,6 +115,7 @@ fn touch_everything(metrics: &Metrics, pipeline: &PipelineName, target: &TargetN
     metrics.set_oldest(&[(pipeline.clone(), then)].into(), now);
     metrics.route_decided(pipeline, Some("everything"), Some(target));
     metrics.attempt_ended(pipeline, target, &provider, Some(Fault::TooLong), Duration::from_millis(700));
+    metrics.first_token(pipeline, target, Duration::from_millis(300));
     metrics.fallback(pipeline, target, target, Fault::Unavailable);
     metrics.tokens(pipeline, target, &Usage { input: 10, output: 4, ..Usage::default() });
     metrics.cost(pipeline, target, "0.25".parse().unwrap());

@@ -4,10 +4,12 @@
 //! whether bytes may have left, because that is what decides whether it may have been billed.
 
 mod bedrock;
-mod limits;
+mod media;
 mod openai;
 mod secret;
+mod signature;
 mod sockets;
+mod streaming;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +17,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-pub use limits::raise_open_files;
+pub use streaming::{ChatStream, Gathered};
 
 use crate::{
     ids::JobId,
     job::Fault,
     names::ProviderName,
-    settings::{ApiSettings, ProviderSettings, Settings},
+    settings::{ApiSettings, MediaSettings, ProviderSettings, Settings},
     spec::Target,
     usage::Usage,
     wire::{Payload, Reading, faults::Classified},
@@ -42,6 +44,8 @@ pub struct Call {
     pub reading: Reading,
     /// To the end of the answer; already cut to the job's deadline.
     pub timeout: Duration,
+    /// Longest silence between two pieces of a streamed answer.
+    pub idle_timeout: Duration,
 }
 
 /// A provider's answer.
@@ -115,6 +119,12 @@ pub trait Provider: Send + Sync {
         let message = format!("provider {} counts no tokens", call.target.provider);
         Err(Classified::unbilled(Fault::Refused, message).with_code("not_supported").into())
     }
+
+    /// Sends one request and hands over its answer piece by piece. Dropping the future or the stream stops the call.
+    ///
+    /// # Errors
+    /// [`CallError`] with the fault, when there is no answer to begin with. What fails later is in the stream.
+    async fn stream(&self, call: Call) -> Result<ChatStream, CallError>;
 }
 
 /// The configured providers by name.
@@ -141,16 +151,21 @@ pub fn install_crypto() {
 ///
 /// # Errors
 /// [`ConnectError`] naming the setting that cannot be used.
-pub async fn connect(name: &ProviderName, settings: &ProviderSettings) -> Result<Arc<dyn Provider>, ConnectError> {
+pub async fn connect(
+    name: &ProviderName,
+    settings: &ProviderSettings,
+    media: &MediaSettings,
+) -> Result<Arc<dyn Provider>, ConnectError> {
     let connected: Result<Arc<dyn Provider>, String> = match &settings.api {
-        ApiSettings::OpenAi { base_url, api_key, organization, project } => {
+        ApiSettings::OpenAi { base_url, api_key, organization, project, region, aws } => {
             let address = openai::Address {
                 base_url,
                 api_key: api_key.as_ref(),
                 organization: organization.as_deref(),
                 project: project.as_deref(),
+                aws: aws.as_ref().zip(region.as_ref()),
             };
-            openai::OpenAi::connect(&address, &[]).map(|provider| Arc::new(provider) as Arc<dyn Provider>)
+            openai::OpenAi::connect(&address, &[]).await.map(|provider| Arc::new(provider) as Arc<dyn Provider>)
         }
         ApiSettings::Bedrock { region, profile, role_arn, endpoint_url, anonymous } => {
             let account = bedrock::Account {
@@ -160,7 +175,7 @@ pub async fn connect(name: &ProviderName, settings: &ProviderSettings) -> Result
                 endpoint_url: endpoint_url.as_deref(),
                 anonymous: *anonymous,
             };
-            let connected = bedrock::Bedrock::connect(&account, &[]).await;
+            let connected = bedrock::Bedrock::connect(&account, media, &[]).await;
             connected.map(|provider| Arc::new(provider) as Arc<dyn Provider>)
         }
     };
@@ -175,7 +190,7 @@ pub async fn connect_all(settings: &Settings) -> Result<ProviderSet, Vec<Connect
     let mut set = ProviderSet::new();
     let mut errors = Vec::new();
     for (name, provider) in &settings.providers {
-        match connect(name, provider).await {
+        match connect(name, provider, &settings.media).await {
             Ok(provider) => {
                 set.insert(name.clone(), provider);
             }

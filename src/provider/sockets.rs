@@ -123,7 +123,7 @@ pub(super) async fn read(body: Limited<reqwest::Body>) -> Result<Bytes, Lost> {
     }
 }
 
-fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, String> {
+pub(super) fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots.add_parsable_certificates(extra_roots.iter().cloned());

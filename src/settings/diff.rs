@@ -38,6 +38,7 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
         drain,
         retention,
         watch,
+        media,
     } = old;
     let changed = |names: &[(&'static str, bool)]| -> Vec<&'static str> {
         names.iter().filter(|(_, equal)| !equal).map(|(name, _)| *name).collect()
@@ -59,6 +60,7 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
             ("the settings' folder", *flags_file == new.flags_file && *catalog_file == new.catalog_file),
             ("store", *store == new.store),
             ("providers", *providers == new.providers),
+            ("media", *media == new.media),
             ("lease", *lease == new.lease),
             ("watch.mode", watch.mode == new.watch.mode),
             ("watch.quiet", watch.quiet == new.watch.quiet),

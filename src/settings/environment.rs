@@ -57,6 +57,7 @@ pub(super) const PATHS: &[&str] = &[
     "providers.*.organization",
     "providers.*.project",
     "providers.*.region",
+    "providers.*.auth",
     "providers.*.profile",
     "providers.*.role_arn",
     "providers.*.endpoint_url",
@@ -71,6 +72,10 @@ pub(super) const PATHS: &[&str] = &[
     "watch.rescan",
     "watch.apply",
     "watch.allow_empty",
+    "media.allow",
+    "media.max_bytes",
+    "media.timeout",
+    "media.private",
 ];
 
 /// Puts a layer on top of `layers` for every variable that says something, and returns what is doubtful or wrong.

@@ -11,9 +11,9 @@ use std::{
 };
 
 use super::{
-    Environment, Override, Settings, StoreSetting, WatchSettings, environment,
+    Environment, MediaSettings, Override, Settings, StoreSetting, WatchSettings, environment,
     layers::{Layers, layer_of},
-    sections::{listen, prices, providers, quotas, retention, store, watch},
+    sections::{listen, media, prices, providers, quotas, retention, store, watch},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -35,6 +35,7 @@ const KEYS: Keys = Keys::new(
         "drain",
         "retention",
         "watch",
+        "media",
     ],
 )
 .unbuilt(&[
@@ -165,6 +166,7 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     let retention = section.get("retention");
     let retention = retention.map_or(Some(retention::DEFAULT), |node| retention::read(node, findings));
     let watch = section.get("watch").map_or(Some(WatchSettings::default()), |node| watch::read(node, findings));
+    let media = section.get("media").map_or(Some(MediaSettings::default()), |node| media::read(node, findings));
     Some(Settings {
         listen: listen?,
         ops_listen: ops_listen?,
@@ -180,6 +182,7 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
         drain: drain?,
         retention: retention?,
         watch: watch?,
+        media: media?,
     })
 }
 

@@ -26,6 +26,7 @@ pub use diff::{SettingsDiff, diff};
 pub use environment::{Environment, Override, environment, environment_flags};
 pub use load::Loaded;
 pub use secret::{SecretError, SecretValue};
+pub use sections::media::MediaRule;
 
 /// The whole of the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +59,8 @@ pub struct Settings {
     pub retention: RetentionSettings,
     /// How the folders are watched.
     pub watch: WatchSettings,
+    /// Which remote media may be fetched.
+    pub media: MediaSettings,
 }
 
 /// Where jobs are kept.
@@ -93,6 +96,10 @@ pub enum ApiSettings {
         organization: Option<String>,
         /// Sent as `OpenAI-Project`.
         project: Option<String>,
+        /// The AWS region that the address is of: Bedrock's own endpoint in this form.
+        region: Option<Region>,
+        /// Sign as AWS wants it, or show a Bedrock API key; none for OpenAI itself.
+        aws: Option<AwsAuth>,
     },
     /// Bedrock's.
     Bedrock {
@@ -107,6 +114,32 @@ pub enum ApiSettings {
         /// Sign with made-up credentials; for simulated endpoints, never read from a file.
         anonymous: bool,
     },
+}
+
+/// How calls in OpenAI's form prove to AWS who makes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsAuth {
+    /// What a signature is made for: `bedrock` or `bedrock-mantle`.
+    pub service: &'static str,
+    /// Of the AWS configuration files.
+    pub profile: Option<String>,
+    /// Assumed before calling.
+    pub role_arn: Option<String>,
+    /// Sign with made-up credentials; for simulated endpoints, never read from a file.
+    pub anonymous: bool,
+}
+
+/// Which remote pictures and documents are fetched for targets that take bytes alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaSettings {
+    /// Where from; nothing while it is empty.
+    pub allow: Vec<MediaRule>,
+    /// Most bytes of one.
+    pub max_bytes: usize,
+    /// From looking up the host to the last byte.
+    pub timeout: Duration,
+    /// Whether hosts may have addresses of this machine or its network.
+    pub private: bool,
 }
 
 /// Where a secret is. Read when it is needed; never kept in a settings value, printed or stored.
@@ -230,9 +263,15 @@ impl Settings {
     pub fn point_at(&mut self, openai_base_url: &str, bedrock_endpoint_url: &str) {
         for provider in self.providers.values_mut() {
             match &mut provider.api {
-                ApiSettings::OpenAi { base_url, api_key, .. } => {
-                    openai_base_url.clone_into(base_url);
+                ApiSettings::OpenAi { base_url, api_key, region, aws, .. } => {
+                    *base_url = match region {
+                        None => openai_base_url.to_owned(),
+                        Some(_) => format!("{bedrock_endpoint_url}/openai/v1"),
+                    };
                     *api_key = None;
+                    if let Some(aws) = aws {
+                        *aws = AwsAuth { profile: None, role_arn: None, anonymous: true, service: aws.service };
+                    }
                 }
                 ApiSettings::Bedrock { profile, role_arn, endpoint_url, anonymous, .. } => {
                     (*profile, *role_arn) = (None, None);
@@ -249,7 +288,7 @@ impl Settings {
             .iter()
             .map(|(name, provider)| {
                 let (api, region) = match &provider.api {
-                    ApiSettings::OpenAi { .. } => (Api::OpenAi, None),
+                    ApiSettings::OpenAi { region, .. } => (Api::OpenAi, region.clone()),
                     ApiSettings::Bedrock { region, .. } => (Api::Bedrock, region.clone()),
                 };
                 let facts = crate::spec::ProviderFacts {

@@ -5,8 +5,10 @@
 //! and its answer is made from the prompt alone ([`answer`]), so that the same prompt gets the same answer. What happened
 //! is counted ([`journal`]) and can be asked and changed at run time ([`admin`]).
 //!
-//! Invariant: nothing here is used by the daemon itself; it stands on the other side of the wire. It does not stream,
-//! and says so in each protocol's own words.
+//! The protocols: OpenAI's chat completions (on a path of their own and, signed, on Bedrock's), Converse, InvokeModel as
+//! Claude and Llama have it, each whole or in pieces, and CountTokens.
+//!
+//! Invariant: nothing here is used by the daemon itself; it stands on the other side of the wire.
 
 mod admin;
 mod answer;
@@ -14,10 +16,13 @@ mod bedrock;
 mod call;
 mod capability;
 mod config;
+mod flight;
+mod form;
 mod journal;
 pub mod model;
 mod openai;
 mod options;
+mod pieces;
 mod prompt;
 pub mod rehearsal;
 mod reply;

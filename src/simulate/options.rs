@@ -33,8 +33,8 @@ pub struct SimulateOptions {
         long_help = "What goes wrong, such as bedrock=throttled,retry_after=2s,probability=0.1. The first that strikes a \
                      call holds. Faults: throttled, quota-exhausted, server-error, overloaded (status=503|529), \
                      model-timeout, hang, reset (bytes=N), bad-gateway, broken-json, unauthorized, forbidden, \
-                     model-not-found, end-of-life, context-length, content-filter, refused, slow-drip (over=10s). Each \
-                     with probability=, count=, from= and for=; throttled and overloaded with retry_after="
+                     model-not-found, end-of-life, context-length, content-filter, refused, slow-drip (over=10s); and of \
+                     streamed calls stream-cut, stream-stall, stream-error (pieces=N). Each with probability=, count=, from= and for=; throttled and overloaded with retry_after="
     )]
     pub fault: Vec<Scoped<FaultRule>>,
     /// How much refill a quota's bucket holds

@@ -32,6 +32,14 @@ pub(super) struct Prompt {
     pub format: Format,
     /// The tool that must be called, if one must.
     pub tool: Option<ForcedTool>,
+    /// Tools that may be called.
+    pub tools: Vec<ForcedTool>,
+    /// The last turn is what a tool answered.
+    pub has_tool_answer: bool,
+    /// The answer is to come in pieces.
+    pub streamed: bool,
+    /// A stream ends with what it consumed.
+    pub with_usage: bool,
     /// How many answers are asked for.
     pub choices: u64,
     /// Whom the caller says the call is for: a job's id, most often.
@@ -53,8 +61,8 @@ pub(super) enum Format {
     Schema(Value),
 }
 
-/// A tool that the answer must call.
-#[derive(Debug)]
+/// A tool that the answer must or may call.
+#[derive(Debug, Clone)]
 pub(super) struct ForcedTool {
     /// Its name.
     pub name: String,
@@ -77,6 +85,8 @@ impl fmt::Display for PromptHash {
 pub(super) enum Speaker {
     System,
     User,
+    /// What a tool answered.
+    Tool,
     Other,
 }
 
@@ -112,13 +122,14 @@ impl Listener {
         let heard = match speaker {
             Speaker::System => &mut self.system,
             Speaker::User => &mut self.question,
-            Speaker::Other => &mut String::new(),
+            Speaker::Tool | Speaker::Other => &mut String::new(),
         };
         if !heard.is_empty() {
             heard.push('\n');
         }
         heard.push_str(text);
-        if speaker != Speaker::System {
+        // What a tool answered is a block of its own kind on one side of a migration and text on the other.
+        if !matches!(speaker, Speaker::System | Speaker::Tool) {
             if self.said_anything {
                 self.hasher.update(b"\n");
             }
@@ -141,6 +152,7 @@ impl Listener {
             hash: PromptHash(digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))),
             input_tokens: tokens(self.characters) + self.messages * 3 + 3,
             choices: 1,
+            has_tool_answer: self.last == Some(Speaker::Tool),
             parameters: if self.last == Some(Speaker::Other) { vec!["assistant_prefill"] } else { Vec::new() },
             ..Prompt::default()
         }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admin, bedrock,
-    call::{self, Incoming},
+    call::{self, Incoming, Operation},
     config::SimulationConfig,
     journal::{Counts, Journal, JournalPage, Repeated},
     model::{Behaviour, Chance},
@@ -275,9 +275,8 @@ fn router(world: Arc<World>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
-        .route("/model/{model}/converse", post(converse))
-        .route("/model/{model}/converse-stream", post(converse_stream))
-        .route("/model/{model}/count-tokens", post(count_tokens))
+        .route("/openai/v1/chat/completions", post(chat_on_bedrock))
+        .route("/model/{model}/{operation}", post(model_operation))
         .route("/_simulate/config", get(admin::config).put(admin::configure))
         .route("/_simulate/journal", get(admin::journal))
         .route("/_simulate/counts", get(admin::counts))
@@ -293,27 +292,39 @@ async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    call::serve(world, Incoming { api: Api::OpenAi, model: None, headers, body, scissors }).await
+    let (api, operation) = (Api::OpenAi, Operation::Chat);
+    call::serve(world, Incoming { api, operation, model: None, headers, body, scissors }).await
 }
 
-async fn converse(
+async fn chat_on_bedrock(
     State(world): State<Arc<World>>,
     ConnectInfo(scissors): ConnectInfo<Scissors>,
-    Path(model): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    call::serve(world, Incoming { api: Api::Bedrock, model: Some(model), headers, body, scissors }).await
+    let (api, operation) = (Api::Bedrock, Operation::Chat);
+    call::serve(world, Incoming { api, operation, model: None, headers, body, scissors }).await
 }
 
-async fn converse_stream(State(world): State<Arc<World>>) -> Response {
-    let refused = bedrock::not_simulated("ConverseStream", "call Converse and the whole answer comes at once");
-    bedrock::stamp(bedrock::refuse(&refused), &world.request_id(Api::Bedrock)).into_response()
-}
-
-async fn count_tokens(State(world): State<Arc<World>>, Path(model): Path<String>, body: bytes::Bytes) -> Response {
-    let reply = bedrock::count(&world.catalog, model, &body);
-    bedrock::stamp(reply, &world.request_id(Api::Bedrock)).into_response()
+async fn model_operation(
+    State(world): State<Arc<World>>,
+    ConnectInfo(scissors): ConnectInfo<Scissors>,
+    Path((model, operation)): Path<(String, String)>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let operation = match operation.as_str() {
+        "converse" => Operation::Converse,
+        "converse-stream" => Operation::ConverseStream,
+        "invoke" => Operation::Invoke,
+        "invoke-with-response-stream" => Operation::InvokeStream,
+        "count-tokens" => return call::count_tokens(&world, model, body).await,
+        _ => return elsewhere(method, uri).await,
+    };
+    let incoming = Incoming { api: Api::Bedrock, operation, model: Some(model), headers, body, scissors };
+    call::serve(world, incoming).await
 }
 
 async fn models(State(world): State<Arc<World>>) -> Response {
@@ -323,7 +334,7 @@ async fn models(State(world): State<Arc<World>>) -> Response {
 async fn elsewhere(method: Method, uri: Uri) -> Response {
     let path = uri.path();
     if path.starts_with("/model/") {
-        let message = format!("The simulation does Converse and nothing else, not {method} {path}.");
+        let message = format!("The simulation does Converse, InvokeModel and CountTokens, not {method} {path}.");
         return bedrock::refuse(&Refused::new(404, "UnknownOperationException", message)).into_response();
     }
     openai::refuse(&Refused::new(404, "unknown_url", format!("Invalid URL ({method} {path})"))).into_response()

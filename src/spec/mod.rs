@@ -23,4 +23,4 @@ pub use pipeline::{
 };
 pub use providers::{Api, ProviderFacts, Providers};
 pub use read::{Context, Read, read, read_flags, salvage_flags, salvage_name};
-pub use target::{Fidelity, Parameters, Residency, SystemMode, SystemPrompt, Target, TargetIx};
+pub use target::{Fidelity, Form, Parameters, Residency, SystemMode, SystemPrompt, Target, TargetIx};

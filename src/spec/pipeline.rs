@@ -302,4 +302,6 @@ pub mod default {
     pub const DEADLINE: Duration = Duration::from_hours(24);
     /// From the start of a call to the end of its answer.
     pub const TIMEOUT: Duration = Duration::from_mins(2);
+    /// Longest silence between two pieces of a streamed answer.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 }

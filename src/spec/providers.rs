@@ -12,7 +12,7 @@ pub struct ProviderFacts {
     pub api: Api,
     /// A kill switch for this other provider also matches this one.
     pub family: Option<ProviderName>,
-    /// The region of targets that name none.
+    /// The region of targets that name none; with OpenAI's protocol, the one that the provider's address is of.
     pub region: Option<Region>,
     /// Where a provider without regions keeps data; empty when it does not say.
     pub data_regions: Vec<Region>,

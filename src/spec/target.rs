@@ -50,6 +50,17 @@ pub enum SystemMode {
     Fallback,
 }
 
+/// The native forms of Bedrock's InvokeModel, for models that Converse does not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::EnumString, strum::Display)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Form {
+    /// Anthropic's: `anthropic_version`, `messages`.
+    Claude,
+    /// Llama's: `prompt`, `max_gen_len`.
+    Llama,
+}
+
 /// System text that a target adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemPrompt {
@@ -85,6 +96,12 @@ pub struct Target {
     pub residency: Residency,
     /// From the start of a call to the end of its answer.
     pub timeout: Duration,
+    /// Longest silence between two pieces of a streamed answer.
+    pub idle_timeout: Duration,
+    /// Queued jobs are called by streaming, and the answer is put together again.
+    pub stream: bool,
+    /// InvokeModel in this form instead of Converse.
+    pub invoke: Option<Form>,
     /// Parameters where the job says nothing.
     pub defaults: Parameters,
     /// Parameters whatever the job says.

@@ -22,6 +22,7 @@ mod tests;
 use bytes::Bytes;
 use serde_json::Value;
 
+pub use crate::spec::Form;
 use crate::{
     catalog::Model,
     job::FidelityNote,
@@ -53,19 +54,6 @@ pub enum Payload {
     /// A request for InvokeModel, in the form of the model's family. It is written out last, from the Converse form, when
     /// media have been fetched.
     Invoke(Form, Box<converse::Request>),
-}
-
-/// The native forms of InvokeModel.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, strum::EnumString, strum::Display,
-)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum Form {
-    /// Anthropic's: `anthropic_version`, `messages`.
-    Claude,
-    /// Llama's: `prompt`, `max_gen_len`.
-    Llama,
 }
 
 /// Why a request cannot be carried to a target at all.
@@ -124,7 +112,20 @@ pub fn prepare(target: &Target, model: Option<&Model>, body: &Value) -> Result<P
         Api::Bedrock => {
             let request = converse::translate(target, model, &effective, &mut reading, &mut ledger)?;
             let limit = request.inference_config.max_tokens;
-            (Payload::Converse(Box::new(request)), Some(limit))
+            let mut request = Box::new(request);
+            let payload = match target.invoke {
+                None => Payload::Converse(request),
+                Some(form) => {
+                    let here = reading.local_stop.len();
+                    invoke::fit(form, &target.model, &mut request, &mut reading)?;
+                    if reading.local_stop.len() > here {
+                        let detail = "this form has no stop sequences; the answer is cut at the first of them";
+                        ledger.note_always("stop", crate::job::FidelityAction::Emulated, detail);
+                    }
+                    Payload::Invoke(form, request)
+                }
+            };
+            (payload, Some(limit))
         }
     };
     Ok(Prepared { payload, reading, fidelity: ledger.into_notes(), max_output_tokens })

@@ -7,4 +7,5 @@ mod flow;
 mod levers;
 mod metrics;
 mod reload;
+mod routes;
 mod site;

@@ -26,7 +26,8 @@ fn series_named() -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_has_worked_exports_every_series_that_is_looked_at() {
-    let site = Site::new(&format!("{SPEC}labels: {{ team: support }}\n")).await;
+    let streamed = SPEC.replace("defaults: { max_tokens: 64 }", "stream: true, defaults: { max_tokens: 64 }");
+    let site = Site::new(&format!("{streamed}labels: {{ team: support }}\n")).await;
     let settings = std::fs::read_to_string(site.path().join("config/landbridge.yaml")).unwrap();
     let quotas = "quotas:\n  - { provider: openai, model: \"gpt-*\", requests_per_minute: 60000 }\n";
     site.save("config/landbridge.yaml", &(settings + quotas));

@@ -70,7 +70,7 @@ async fn count_one(settings: &Settings, carriage: &Carriage, body: &Value) -> Co
     let Some(account) = settings.providers.get(&target.provider) else {
         return Counted::Not(format!("provider {} is not configured", target.provider));
     };
-    let client = match provider::connect(&target.provider, account).await {
+    let client = match provider::connect(&target.provider, account, &settings.media).await {
         Ok(client) => client,
         Err(error) => return Counted::Not(error.to_string()),
     };
@@ -80,6 +80,7 @@ async fn count_one(settings: &Settings, carriage: &Carriage, body: &Value) -> Co
         payload: prepared.payload.clone(),
         reading: prepared.reading.clone(),
         timeout: PATIENCE,
+        idle_timeout: PATIENCE,
     };
     match client.count_tokens(call).await {
         Ok(tokens) => Counted::Tokens("Bedrock", tokens),

@@ -22,6 +22,7 @@ use crate::{
     snapshot::Snapshot,
     spec::TargetIx,
     store::{AttemptEnd, JobError, Next, Settled, Settlement},
+    usage::Usage,
 };
 
 /// A job that failed at a busy target comes back so much later than the others who wait for it.
@@ -63,6 +64,7 @@ impl Carried<'_> {
         (chain, place): (&[TargetIx], usize),
         going: &Going,
         error: CallError,
+        known: Option<(Usage, Option<Usd>)>,
         ended_at: Timestamp,
     ) -> Turn {
         let target = &going.target;
@@ -73,6 +75,7 @@ impl Carried<'_> {
                 code = error.code, advice = error.advice, "target parked until something changes: {}", error.message
             );
         }
+        let cost = known.and_then(|(_, cost)| cost);
         let ended = AttemptEnd {
             attempt: going.attempt,
             ended_at,
@@ -82,12 +85,14 @@ impl Carried<'_> {
                 Some(advice) => format!("{} ({advice})", error.message),
                 None => error.message.clone(),
             }),
-            usage: None,
-            cost: None,
-            possibly_billed: error.possibly_billed,
+            // A stream may say what it consumed before it fails. What is known to be owed is no possibility any more.
+            usage: known.map(|(usage, _)| usage),
+            cost,
+            possibly_billed: error.possibly_billed && cost.is_none(),
             provider_request_id: None,
         };
         going.observe(self.engine, &spec.name, &ended);
+        self.spend(cost, ended_at);
         self.past.push(Past {
             target: target.name.clone(),
             fault: error.fault,

@@ -6,3 +6,4 @@ mod life;
 mod quotas;
 mod rig;
 mod sizes;
+mod streams;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +18,12 @@ use crate::{
     job::{Envelope, Fault, State},
     metrics::Metrics,
     names::ProviderName,
-    provider::{Call, CallError, Provider, ProviderSet, RateLimit, Reply},
+    provider::{Call, CallError, ChatStream, Provider, ProviderSet, RateLimit, Reply},
     quota::Bucket,
     settings::QuotaSetting,
     store::{JobRecord, Store, memory::MemoryStore},
     usage::Usage,
+    wire::stream::{Assembly, Delta, Event, FinishReason},
 };
 
 /// A provider that does as it is told, and answers when it is told nothing.
@@ -50,6 +52,8 @@ pub enum Act {
     Fail(CallError),
     /// Panic, as a bug would.
     Panic,
+    /// Answer piece by piece.
+    Pieces(Vec<Piece>),
 }
 
 impl Scripted {
@@ -129,8 +133,45 @@ impl Provider for Scripted {
             }
             Act::Fail(error) => Err(error),
             Act::Panic => panic!("as scripted"),
+            Act::Pieces(_) => panic!("scripted for a stream"),
         }
     }
+
+    async fn stream(&self, call: Call) -> Result<ChatStream, CallError> {
+        let now = self.clock.lock().unwrap().as_ref().unwrap().now();
+        let target = call.target.name.to_string();
+        self.calls.lock().unwrap().push((now, target.clone(), call.job));
+        let act = self.script.lock().unwrap().get_mut(&target).and_then(VecDeque::pop_front);
+        let pieces = match act.unwrap_or(Act::Pieces(whole_answer())) {
+            Act::Pieces(pieces) => pieces,
+            Act::Fail(error) => return Err(error),
+            act => panic!("{act:?} is not scripted for a stream"),
+        };
+        let events = stream::iter(pieces).then(|(after, event)| async move {
+            tokio::time::sleep(after).await;
+            event
+        });
+        Ok(ChatStream {
+            events: events.boxed(),
+            assembly: Assembly::new("chatcmpl-1", "m", 1),
+            provider_request_id: Some("req-1".to_owned()),
+            rate_limit: RateLimit::default(),
+        })
+    }
+}
+
+/// A piece of a scripted stream, and how long after the one before it comes.
+pub type Piece = (Duration, Result<Event, CallError>);
+
+/// A stream that ends well.
+pub fn whole_answer() -> Vec<Piece> {
+    let text = |text: &str| Event::Delta { choice: 0, delta: Delta::Text(text.to_owned()) };
+    vec![
+        (Duration::from_millis(300), Ok(text("po"))),
+        (Duration::from_millis(100), Ok(text("ng"))),
+        (Duration::ZERO, Ok(Event::Finish { choice: 0, reason: FinishReason::Stop })),
+        (Duration::ZERO, Ok(Event::Usage(Usage { input: 1_000, output: 100, ..Usage::default() }))),
+    ]
 }
 
 /// A failure of one kind.

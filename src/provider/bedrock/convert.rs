@@ -1,17 +1,16 @@
-//! Between our plain Converse data and the SDK's types.
+//! From our plain Converse data to the SDK's types, and JSON both ways.
 //!
 //! Invariant: mechanical: every field goes over as it is, and nothing is decided here. (The SDK holds temperature and
 //! top_p in 32 bits: 0.7 goes out as 0.699999988.)
 
 use aws_sdk_bedrockruntime::{
-    operation::converse::{ConverseOutput as Output, builders::ConverseFluentBuilder},
+    operation::converse::builders::ConverseInputBuilder,
     types::{
-        AnyToolChoice, AutoToolChoice, CitationGeneratedContent, ContentBlock, ConversationRole, ConverseOutput,
-        DocumentBlock, DocumentFormat, DocumentSource, GuardrailConfiguration, GuardrailTrace, ImageBlock, ImageFormat,
-        ImageSource, InferenceConfiguration, JsonSchemaDefinition, Message, OutputConfig, OutputFormat,
-        OutputFormatStructure, OutputFormatType, ReasoningContentBlock, S3Location, ServiceTier, ServiceTierType,
-        SpecificToolChoice, SystemContentBlock, Tool, ToolChoice, ToolConfiguration, ToolInputSchema, ToolResultBlock,
-        ToolResultContentBlock, ToolSpecification, ToolUseBlock,
+        AnyToolChoice, AutoToolChoice, ContentBlock, ConversationRole, DocumentBlock, DocumentFormat, DocumentSource,
+        GuardrailConfiguration, GuardrailTrace, ImageBlock, ImageFormat, ImageSource, InferenceConfiguration,
+        JsonSchemaDefinition, Message, OutputConfig, OutputFormat, OutputFormatStructure, OutputFormatType, S3Location,
+        ServiceTier, ServiceTierType, SpecificToolChoice, SystemContentBlock, Tool, ToolChoice, ToolConfiguration,
+        ToolInputSchema, ToolResultBlock, ToolResultContentBlock, ToolSpecification, ToolUseBlock,
     },
 };
 use aws_smithy_types::{Blob, Document, Number, error::operation::BuildError};
@@ -20,12 +19,12 @@ use serde_json::Value;
 use crate::{
     job::Fault,
     wire::{
-        converse::{Answer, AnswerBlock, Block, Request, Role, Source, TokenUsage, ToolChoice as Choice},
+        converse::{Block, Request, Role, Source, ToolChoice as Choice},
         faults::Classified,
     },
 };
 
-pub(super) fn request(call: ConverseFluentBuilder, request: Request) -> Result<ConverseFluentBuilder, Classified> {
+pub(super) fn request(call: ConverseInputBuilder, request: Request) -> Result<ConverseInputBuilder, Classified> {
     let system: Vec<SystemContentBlock> = request
         .system
         .into_iter()
@@ -175,47 +174,6 @@ fn service_tier(tier: crate::wire::converse::ServiceTier) -> Result<ServiceTier,
     ServiceTier::builder().r#type(ServiceTierType::from(name)).build().map_err(odd)
 }
 
-pub(super) fn answer(output: Output) -> Answer {
-    let content = match output.output {
-        Some(ConverseOutput::Message(message)) => message.content,
-        _ => Vec::new(),
-    };
-    let count = |tokens: i32| u64::try_from(tokens).unwrap_or(0);
-    Answer {
-        content: content.into_iter().map(block).collect(),
-        stop_reason: output.stop_reason.as_str().to_owned(),
-        usage: output.usage.map(|usage| TokenUsage {
-            input: count(usage.input_tokens),
-            output: count(usage.output_tokens),
-            cache_read: count(usage.cache_read_input_tokens.unwrap_or(0)),
-            cache_write: count(usage.cache_write_input_tokens.unwrap_or(0)),
-        }),
-        additional_fields: output.additional_model_response_fields.map(value),
-        service_tier: output.service_tier.map(|tier| tier.r#type.as_str().to_owned()),
-        guardrail: output.trace.and_then(|trace| trace.guardrail?.action_reason),
-    }
-}
-
-fn block(block: ContentBlock) -> AnswerBlock {
-    match block {
-        ContentBlock::Text(text) => AnswerBlock::Text(text),
-        ContentBlock::CitationsContent(cited) => {
-            let texts = cited.content.unwrap_or_default().into_iter().filter_map(|piece| match piece {
-                CitationGeneratedContent::Text(text) => Some(text),
-                _ => None,
-            });
-            AnswerBlock::Text(texts.collect())
-        }
-        ContentBlock::ReasoningContent(ReasoningContentBlock::ReasoningText(thought)) => {
-            AnswerBlock::Reasoning { text: thought.text, signature: thought.signature }
-        }
-        ContentBlock::ToolUse(tool) => {
-            AnswerBlock::ToolUse { id: tool.tool_use_id, name: tool.name, input: value(tool.input) }
-        }
-        _ => AnswerBlock::Unread("another kind than text, reasoning and tool calls"),
-    }
-}
-
 /// JSON as the SDK holds it.
 pub(super) fn document(value: Value) -> Document {
     match value {
@@ -235,7 +193,7 @@ pub(super) fn document(value: Value) -> Document {
 }
 
 /// JSON as we hold it; the SDK's objects have no order, so names are sorted.
-fn value(document: Document) -> Value {
+pub(super) fn value(document: Document) -> Value {
     match document {
         Document::Null => Value::Null,
         Document::Bool(truth) => Value::Bool(truth),
@@ -256,6 +214,7 @@ fn value(document: Document) -> Value {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use aws_sdk_bedrockruntime::operation::converse::ConverseInput;
     use aws_smithy_runtime_api::client::{
         http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
         orchestrator::{HttpRequest, HttpResponse},
@@ -264,6 +223,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::provider::bedrock::streams;
 
     /// Keeps the body of the one request that goes through it, and answers what the SDK can read.
     #[derive(Debug, Clone, Default)]
@@ -306,11 +266,16 @@ mod tests {
         assert!(requests.len() > 200, "{} requests", requests.len());
         for (name, request_) in requests {
             let ours = rounded(serde_json::to_value(&request_).unwrap());
-            let call = request(client.converse().model_id("m"), request_).unwrap();
-            call.send().await.unwrap();
-            let body = recorder.0.lock().unwrap().take().unwrap();
-            let theirs: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(rounded(theirs), ours, "{name}");
+            let call = request(ConverseInput::builder().model_id("m"), request_).unwrap();
+            let sent = || {
+                let body = recorder.0.lock().unwrap().take().unwrap();
+                rounded(serde_json::from_slice(&body).unwrap())
+            };
+            call.clone().send_with(&client).await.unwrap();
+            assert_eq!(sent(), ours, "{name}");
+            // The operation that streams is asked the same.
+            let _no_events = streams::input(call.build().unwrap()).send_with(&client).await;
+            assert_eq!(sent(), ours, "{name}, streamed");
         }
     }
 

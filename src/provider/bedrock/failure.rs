@@ -49,13 +49,13 @@ fn answered(code: Option<&str>, raw: &Response) -> Classified {
     let status = raw.status().as_u16();
     let body = raw.body().bytes().unwrap_or_default();
     if status == 200 {
-        let message = "Bedrock answered 200 with something else than a Converse output";
+        let message = "Bedrock answered 200 with something else than the operation's output";
         return Classified::billed(Fault::Transient, message).with_code("invalid_response").with_status(status);
     }
     bedrock::classify(status, &hints, code, body)
 }
 
-fn without_credentials(error: &CredentialsError) -> Classified {
+pub(in crate::provider) fn without_credentials(error: &CredentialsError) -> Classified {
     let words = format!("no AWS credentials: {}", chain(error));
     let passing = matches!(error, CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_))
         && !words.contains("AccessDenied");

@@ -2,7 +2,10 @@
 //!
 //! Invariant: only the calls themselves are watched for departure; what fetches credentials in between is not billed.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use aws_sdk_bedrockruntime::config::SharedHttpClient;
 use aws_smithy_runtime_api::client::{
@@ -14,16 +17,43 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
-use crate::provider::sockets::{Departure, Lost, Sockets, Through};
+use crate::{
+    provider::sockets::{Departure, Lost, Sockets, Through},
+    wire::invoke::HeaderCounts,
+};
 
 tokio::task_local! {
     /// The call that this task is making.
-    static WATCHED: Departure;
+    static WATCHED: Watch;
 }
 
-/// Runs a call so that `departure` learns when its request leaves.
-pub(super) fn watched<F: Future>(departure: Departure, call: F) -> impl Future<Output = F::Output> {
-    WATCHED.scope(departure, call)
+/// What is seen of a call on its way, beside what the SDK tells.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watch {
+    /// Whether its request left.
+    pub departure: Departure,
+    /// The token counts in the headers of its answer, which the SDK passes over.
+    counts: Arc<OnceLock<HeaderCounts>>,
+}
+
+impl Watch {
+    /// Runs a call so that this learns of it.
+    pub(super) fn over<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        WATCHED.scope(self.clone(), call)
+    }
+
+    /// The counts in the answer's headers.
+    pub(super) fn counts(&self) -> HeaderCounts {
+        self.counts.get().copied().unwrap_or_default()
+    }
+
+    fn heard(&self, headers: &::http::HeaderMap) {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let counts =
+            HeaderCounts::read(text("x-amzn-bedrock-input-token-count"), text("x-amzn-bedrock-output-token-count"));
+        // Only the first answer counts, and there is only one.
+        let _first = self.counts.set(counts);
+    }
 }
 
 /// For Converse.
@@ -57,8 +87,7 @@ impl HttpClient for Connector {
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let departure =
-            if self.watched { WATCHED.try_with(Clone::clone).unwrap_or_default() } else { Departure::default() };
+        let watch = if self.watched { WATCHED.try_with(Clone::clone).unwrap_or_default() } else { Watch::default() };
         let connector = self.clone();
         HttpConnectorFuture::new(async move {
             let (request, body) = translate(request)?;
@@ -66,7 +95,7 @@ impl HttpConnector for Connector {
                 Through::Direct => &connector.direct,
                 Through::Environment => &connector.sockets,
             };
-            let sent = sockets.send(request, body, &departure);
+            let sent = sockets.send(request, body, &watch.departure);
             let answer = match connector.patience {
                 None => sent.await,
                 Some(patience) => match tokio::time::timeout(patience, sent).await {
@@ -75,6 +104,7 @@ impl HttpConnector for Connector {
                 },
             };
             let answer = answer.map_err(|lost: Lost| ConnectorError::io(lost.into()))?;
+            watch.heard(answer.headers());
             HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })

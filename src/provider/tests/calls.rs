@@ -31,9 +31,11 @@ async fn an_openai_call_is_one_post() {
             api_key: Some(Secret::File(key)),
             organization: Some("org-1".to_owned()),
             project: Some("proj-1".to_owned()),
+            region: None,
+            aws: None,
         },
     };
-    let provider = connect(&ProviderName::new("openai").unwrap(), &settings).await.unwrap();
+    let provider = connect(&ProviderName::new("openai").unwrap(), &settings, &MediaSettings::default()).await.unwrap();
     let body = json!({ "messages": [{ "role": "user", "content": "ping" }], "n": 2, "unheard_of": { "a": 1.50 } });
     let call = call_with(Api::OpenAi, &body);
     let job = call.job.to_string();
@@ -66,7 +68,7 @@ async fn an_openai_call_is_one_post() {
 #[tokio::test]
 async fn a_converse_call_is_what_the_plain_data_say() {
     let server = server::always(200, &[("x-amzn-requestid", "req-2")], CONVERSED).await;
-    let provider = provider(Api::Bedrock, &server.url, &[]);
+    let provider = provider(Api::Bedrock, &server.url, &[]).await;
     // Binary fractions, since the SDK narrows numbers to 32 bits.
     let call = call_with(
         Api::Bedrock,
@@ -162,7 +164,7 @@ async fn failures_are_told_once_and_whole() {
             response.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
         })
         .await;
-        let error = provider(api, &server.url, &[]).chat(call(api)).await.unwrap_err();
+        let error = provider(api, &server.url, &[]).await.chat(call(api)).await.unwrap_err();
         let label = format!("{api} {status} {body}: {error:?}");
         assert_eq!(error.fault, fault, "{label}");
         assert_eq!(error.code.as_deref(), code, "{label}");
@@ -185,8 +187,9 @@ async fn a_provider_that_quotes_the_key_is_not_quoted() {
         api_key: Some(&Secret::File(path)),
         organization: None,
         project: None,
+        aws: None,
     };
-    let provider = openai::OpenAi::connect(&address, &[]).unwrap();
+    let provider = openai::OpenAi::connect(&address, &[]).await.unwrap();
     let error = provider.chat(call(Api::OpenAi)).await.unwrap_err();
     assert_eq!(error.fault, Fault::Misconfigured);
     for shown in [format!("{error:?}"), format!("{provider:?}")] {
@@ -198,8 +201,9 @@ async fn a_provider_that_quotes_the_key_is_not_quoted() {
 async fn a_missing_key_stops_the_call_before_it_is_made() {
     let server = server::always(200, &[], COMPLETION).await;
     let secret = Secret::Env("LANDBRIDGE_NO_SUCH_KEY".to_owned());
-    let address = openai::Address { base_url: &server.url, api_key: Some(&secret), organization: None, project: None };
-    let provider = openai::OpenAi::connect(&address, &[]).unwrap();
+    let address =
+        openai::Address { base_url: &server.url, api_key: Some(&secret), organization: None, project: None, aws: None };
+    let provider = openai::OpenAi::connect(&address, &[]).await.unwrap();
     let error = provider.chat(call(Api::OpenAi)).await.unwrap_err();
     assert_eq!((error.fault, error.possibly_billed), (Fault::Misconfigured, false));
     assert!(error.message.contains("LANDBRIDGE_NO_SUCH_KEY") && error.advice.is_some(), "{error:?}");
@@ -216,6 +220,8 @@ async fn settings_that_cannot_work_are_named() {
         api_key: None,
         organization: None,
         project: project.map(str::to_owned),
+        region: None,
+        aws: None,
     };
     let bedrock = |role_arn: Option<&str>, endpoint_url: Option<&str>| ApiSettings::Bedrock {
         region: Some(Region::new("us-east-1").unwrap()),
@@ -234,7 +240,10 @@ async fn settings_that_cannot_work_are_named() {
         (bedrock(None, Some("localhost:4000")), "endpoint_url"),
     ] {
         let settings = ProviderSettings { family: None, data_regions: Vec::new(), api };
-        let error = connect(&ProviderName::new("p").unwrap(), &settings).await.map(|_| ()).unwrap_err();
+        let error = connect(&ProviderName::new("p").unwrap(), &settings, &MediaSettings::default())
+            .await
+            .map(|_| ())
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(&format!("providers.p: {says}: ")), "{text}");
         assert!(!text.contains("me:secret"), "{text}");

@@ -25,7 +25,7 @@ async fn one_call() {
         anonymous: false,
     };
     let settings = ProviderSettings { family: None, data_regions: Vec::new(), api };
-    let provider = connect(&ProviderName::new("bedrock").unwrap(), &settings).await.unwrap();
+    let provider = connect(&ProviderName::new("bedrock").unwrap(), &settings, &MediaSettings::default()).await.unwrap();
     let mut call = call(Api::Bedrock);
     Arc::make_mut(&mut call.target).region = None;
     match provider.chat(call).await {

@@ -85,7 +85,7 @@ async fn a_lost_call_says_whether_it_may_have_been_billed() {
                 Stranger => url.clone_from(&tls.url),
                 _ => {}
             }
-            let error = provider(api, &url, &[]).chat(Call { timeout, ..call(api) }).await.unwrap_err();
+            let error = provider(api, &url, &[]).await.chat(Call { timeout, ..call(api) }).await.unwrap_err();
             let label = format!("{api} {mischief:?}: {error:?}");
             assert_eq!((error.fault, error.possibly_billed), (fault, billed), "{label}");
             assert_eq!(error.code.as_deref(), Some(code), "{label}");
@@ -99,7 +99,7 @@ async fn an_endless_answer_is_cut() {
     let long = format!("{{\"choices\":[{{}}],\"filler\":\"{}\"}}", "x".repeat(sockets::MAX_ANSWER));
     for api in [Api::OpenAi, Api::Bedrock] {
         let server = server::always(200, &[("content-type", "application/json")], long.clone()).await;
-        let error = provider(api, &server.url, &[]).chat(call(api)).await.unwrap_err();
+        let error = provider(api, &server.url, &[]).await.chat(call(api)).await.unwrap_err();
         assert_eq!((error.fault, error.possibly_billed), (Fault::Refused, true), "{api}: {error:?}");
         assert_eq!(error.code.as_deref(), Some("answer_too_long"), "{api}: {error:?}");
     }
@@ -109,7 +109,7 @@ async fn an_endless_answer_is_cut() {
 async fn a_dropped_call_hangs_up() {
     for api in [Api::OpenAi, Api::Bedrock] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let provider = provider(api, &format!("http://{}", listener.local_addr().unwrap()), &[]);
+        let provider = provider(api, &format!("http://{}", listener.local_addr().unwrap()), &[]).await;
         let asked = tokio::spawn(async move { provider.chat(call(api)).await });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = Vec::new();

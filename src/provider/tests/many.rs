@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::*;
@@ -15,7 +16,10 @@ const CALLS: usize = 1_000;
 /// HTTP/2 connection the first hundred would wait for ever for the rest.
 async fn all_in_flight(api: Api, answer: &'static str) {
     let needed = 2 * CALLS as u64 + 200;
-    let enough = raise_open_files().is_none_or(|allowed| allowed >= needed);
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _refused = setrlimit(Resource::Nofile, raised);
+    let enough = getrlimit(Resource::Nofile).current.is_none_or(|allowed| allowed >= needed);
     assert!(enough, "this test needs {needed} open files: raise `ulimit -Hn`");
     let gate = Arc::new(Barrier::new(CALLS));
     let server = server::start_async(
@@ -29,7 +33,7 @@ async fn all_in_flight(api: Api, answer: &'static str) {
         }),
     )
     .await;
-    let provider = provider(api, &server.url, &server.roots);
+    let provider = provider(api, &server.url, &server.roots).await;
     let mut calls = JoinSet::new();
     for _ in 0..CALLS {
         let provider = provider.clone();
@@ -54,7 +58,7 @@ async fn connections_serve_again() {
     for (api, answer) in [(Api::OpenAi, COMPLETION), (Api::Bedrock, CONVERSED)] {
         let server =
             server::start(true, move |_| Response::new(Full::new(Bytes::from_static(answer.as_bytes())))).await;
-        let provider = provider(api, &server.url, &server.roots);
+        let provider = provider(api, &server.url, &server.roots).await;
         for _ in 0..5 {
             provider.chat(call(api)).await.unwrap();
         }

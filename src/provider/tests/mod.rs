@@ -4,7 +4,9 @@ mod calls;
 mod credentials;
 mod losses;
 mod many;
+mod native;
 mod server;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,6 +39,9 @@ fn target(api: Api, model: &str) -> Target {
         region: (api == Api::Bedrock).then(|| Region::new("eu-west-3").unwrap()),
         residency: Residency::Unknown,
         timeout: PATIENCE,
+        idle_timeout: PATIENCE,
+        stream: false,
+        invoke: None,
         defaults: serde_json::Map::new(),
         overrides: serde_json::Map::new(),
         cap: serde_json::Map::new(),
@@ -48,7 +53,14 @@ fn target(api: Api, model: &str) -> Target {
 fn call_with(api: Api, body: &serde_json::Value) -> Call {
     let target = target(api, if api == Api::Bedrock { CLAUDE } else { "gpt-4o-mini" });
     let payload = wire::prepare(&target, None, body).unwrap().payload;
-    Call { job: JobId::generate(), target: Arc::new(target), payload, reading: Reading::default(), timeout: PATIENCE }
+    Call {
+        job: JobId::generate(),
+        target: Arc::new(target),
+        payload,
+        reading: Reading::default(),
+        timeout: PATIENCE,
+        idle_timeout: PATIENCE,
+    }
 }
 
 fn call(api: Api) -> Call {
@@ -56,13 +68,14 @@ fn call(api: Api) -> Call {
 }
 
 /// Both clients, pointed at one address.
-fn provider(api: Api, url: &str, roots: &[CertificateDer<'static>]) -> Arc<dyn Provider> {
+async fn provider(api: Api, url: &str, roots: &[CertificateDer<'static>]) -> Arc<dyn Provider> {
     match api {
         Api::OpenAi => {
             let base_url = format!("{url}/v1/");
-            let address = openai::Address { base_url: &base_url, api_key: None, organization: None, project: None };
-            Arc::new(openai::OpenAi::connect(&address, roots).unwrap())
+            let address =
+                openai::Address { base_url: &base_url, api_key: None, organization: None, project: None, aws: None };
+            Arc::new(openai::OpenAi::connect(&address, roots).await.unwrap())
         }
-        Api::Bedrock => Arc::new(bedrock::Bedrock::for_test(url, roots)),
+        Api::Bedrock => Arc::new(bedrock::Bedrock::for_test(url, &MediaSettings::default(), roots)),
     }
 }

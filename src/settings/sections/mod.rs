@@ -2,7 +2,9 @@
 //!
 //! Invariant: a reader that returns `None` has said why in the findings.
 
+mod aws;
 pub(super) mod listen;
+pub(super) mod media;
 pub(super) mod prices;
 pub(super) mod providers;
 pub(super) mod quotas;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::aws;
 use crate::{
     diagnostic::Position,
     names::{ProviderName, Region, nearest},
-    settings::{ApiSettings, ProviderSettings, secret::secret},
+    settings::{ApiSettings, AwsAuth, ProviderSettings, secret::secret},
     spec::Api,
     yaml::{Entry, Findings, Keys, Node, Section, Value},
 };
@@ -15,22 +16,20 @@ const MOST: usize = 100;
 /// Longest text of a key.
 const LONGEST: usize = 2_048;
 
-const UNBUILT: &[(&str, &str)] = &[(
-    "auth",
-    "calls with `auth: aws` come later; reach OpenAI's models on Bedrock with `api: bedrock` where Converse serves them",
-)];
-
 pub(in crate::settings) const OPENAI: Keys = Keys::new(
     "an `api: openai` provider",
-    &["api", "family", "data_regions", "base_url", "api_key", "organization", "project"],
-)
-.unbuilt(UNBUILT);
+    &["api", "family", "data_regions", "auth", "base_url", "api_key", "organization", "project"],
+);
+
+pub(in crate::settings) const OPENAI_ON_AWS: Keys = Keys::new(
+    "an `api: openai` provider with `auth: aws`",
+    &["api", "family", "auth", "base_url", "api_key", "organization", "project", "region", "profile", "role_arn"],
+);
 
 pub(in crate::settings) const BEDROCK: Keys = Keys::new(
     "an `api: bedrock` provider",
     &["api", "family", "data_regions", "region", "profile", "role_arn", "endpoint_url"],
-)
-.unbuilt(UNBUILT);
+);
 
 const OPENAI_URL: &str = "https://api.openai.com/v1";
 
@@ -90,36 +89,90 @@ fn provider(entry: &Entry, names: &BTreeSet<ProviderName>, findings: &mut Findin
         return None;
     };
     let api = api.value.choice("api", &[("openai", Api::OpenAi), ("bedrock", Api::Bedrock)], findings)?;
-    let keys = if api == Api::OpenAi { &OPENAI } else { &BEDROCK };
+    let on_aws = api == Api::OpenAi
+        && matches!(&node.value, Value::Map(entries) if entries.iter().any(|e| e.key.text == "auth"));
+    let keys = match api {
+        Api::OpenAi if on_aws => &OPENAI_ON_AWS,
+        Api::OpenAi => &OPENAI,
+        Api::Bedrock => &BEDROCK,
+    };
     let section = node.section(keys, findings)?;
     let family = section.get("family").and_then(|node| family(node, &entry.key.text, names, findings));
-    let data_regions = section.get("data_regions").map_or(Some(Vec::new()), |node| regions(node, findings));
+    let data_regions = match section.entries().find(|entry| entry.key.text == "data_regions") {
+        None => Some(Vec::new()),
+        Some(entry) => regions(&entry.value, findings),
+    };
     let api = match api {
-        Api::OpenAi => openai(&section, findings),
+        Api::OpenAi => openai(&section, on_aws, findings),
         Api::Bedrock => bedrock(&section, findings),
     };
     Some(ProviderSettings { family, data_regions: data_regions?, api: api? })
 }
 
-fn openai(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings> {
+fn openai(section: &Section<'_>, on_aws: bool, findings: &mut Findings) -> Option<ApiSettings> {
     let base_url =
         section.get("base_url").map_or(Some(OPENAI_URL.to_owned()), |node| address("base_url", node, findings));
     let api_key = match section.get("api_key") {
         None => None,
         Some(node) => Some(secret("api_key", node, findings)?),
     };
-    if let (Some(node), Some(url), Some(_)) = (section.get("base_url"), &base_url, &api_key)
+    if let (Some(node), Some(url)) = (section.get("base_url"), &base_url)
+        && (api_key.is_some() || on_aws)
         && is_plain_and_remote(url)
     {
         let message = "the key for this `base_url` would cross the network unencrypted";
         findings.warning("plain-http", node.position, message, "write https://");
     }
+    let base_url = base_url?;
+    let known = aws::endpoint(&base_url);
+    let (region, aws) = if on_aws {
+        let auth = section.get("auth").and_then(|node| node.choice("auth", &[("aws", ())], findings));
+        let (region, aws) = aws_auth(section, known, findings)?;
+        auth?;
+        (Some(region), Some(aws))
+    } else {
+        (known.and_then(|known| known.region.parse().ok()), None)
+    };
     Some(ApiSettings::OpenAi {
-        base_url: base_url?,
+        base_url,
         api_key,
         organization: line(section, "organization", findings)?,
         project: line(section, "project", findings)?,
+        region,
+        aws,
     })
+}
+
+/// Where calls are signed for, and by whom.
+fn aws_auth(
+    section: &Section<'_>,
+    known: Option<aws::Endpoint<'_>>,
+    findings: &mut Findings,
+) -> Option<(Region, AwsAuth)> {
+    let named: Option<Region> = match section.get("region") {
+        None => None,
+        Some(node) => Some(node.name("region", findings)?),
+    };
+    let (profile, role_arn) = (line(section, "profile", findings)?, role(section, findings)?);
+    let inside: Option<Region> = known.and_then(|known| known.region.parse().ok());
+    let region = match (named, inside) {
+        (Some(named), Some(inside)) if named != inside => {
+            let at = section.get("region").map_or(section.position(), |node| node.position);
+            let message = format!("`base_url` is of {inside}, not of {named}");
+            findings.error("wrong-region", at, message, "remove `region`, or write another address");
+            return None;
+        }
+        (Some(region), _) | (None, Some(region)) => region,
+        (None, None) => {
+            let help = "write Bedrock's address, such as https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1, or \
+                        add `region: …` for an address of your own";
+            let at = section.get("base_url").map_or(section.position(), |node| node.position);
+            findings.error("no-region", at, "`auth: aws` needs a region, and `base_url` names none", help);
+            return None;
+        }
+    };
+    let service = known.map_or(aws::RUNTIME, |known| known.service);
+    Some((region, AwsAuth { service, profile, role_arn, anonymous: false }))
 }
 
 fn bedrock(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings> {
@@ -132,6 +185,13 @@ fn bedrock(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings
         Some(node) => Some(address("endpoint_url", node, findings)?),
     };
     let profile = line(section, "profile", findings)?;
+    let role_arn = role(section, findings)?;
+    Some(ApiSettings::Bedrock { region, profile, role_arn, endpoint_url, anonymous: false })
+}
+
+/// The ARN of a role, if one is named; `None` only after a complaint.
+#[expect(clippy::option_option, reason = "absent and wrong are two things, and both are common here")]
+fn role(section: &Section<'_>, findings: &mut Findings) -> Option<Option<String>> {
     let role_arn = line(section, "role_arn", findings)?;
     if let (Some(node), Some(role)) = (section.get("role_arn"), &role_arn)
         && !(role.starts_with("arn:") && role.contains(":role/"))
@@ -140,7 +200,7 @@ fn bedrock(section: &Section<'_>, findings: &mut Findings) -> Option<ApiSettings
         findings.error("bad-arn", node.position, message, "write `arn:aws:iam::ACCOUNT:role/NAME`");
         return None;
     }
-    Some(ApiSettings::Bedrock { region, profile, role_arn, endpoint_url, anonymous: false })
+    Some(role_arn)
 }
 
 /// Nothing where the key is absent; `None` only after a complaint.

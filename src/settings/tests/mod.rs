@@ -23,6 +23,8 @@ providers:
   bedrock: { api: bedrock, region: us-east-1, profile: work, role_arn: "arn:aws:iam::123456789012:role/landbridge" }
   bedrock-eu: { api: bedrock, region: eu-central-1, family: bedrock, endpoint_url: "http://127.0.0.1:9000" }
   local: { api: openai, base_url: "http://[::1]:8080", api_key: { file: /run/secrets/key }, data_regions: [eu-west-1] }
+  native: { api: openai, auth: aws, base_url: "https://bedrock-mantle.us-west-2.api.aws/openai/v1", profile: work }
+  keyed: { api: openai, base_url: "https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1", api_key: { env: KEY } }
 quotas:
   - { provider: openai, model: gpt-5.4-mini, requests_per_minute: 5000, tokens_per_minute: 2000000 }
   - { provider: bedrock, model: "us.anthropic.claude-haiku-*", region: us-east-1, tokens_per_minute: 5000000, share: 60%, pool: true }
@@ -32,6 +34,7 @@ lease: 10s
 drain: 0s
 retention: { ledger: 30d }
 watch: { mode: poll, quiet: 200ms, rescan: 1m, apply: all, allow_empty: true }
+media: { allow: ["https://images.example.com", "*.example.org"], max_bytes: 2MB, timeout: 3s, private: true }
 "#;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -88,8 +91,20 @@ fn every_key_is_read() {
             api_key: Some(Secret::Env("OPENAI_API_KEY".into())),
             organization: Some("org-1".into()),
             project: Some("proj-1".into()),
+            region: None,
+            aws: None,
         }
     );
+    let ApiSettings::OpenAi { region, aws: Some(aws), .. } = &settings.providers[&name("native")].api else { panic!() };
+    assert_eq!((region.as_ref().map(Region::as_str), aws.service), (Some("us-west-2"), "bedrock-mantle"));
+    assert_eq!((aws.profile.as_deref(), aws.anonymous), (Some("work"), false));
+    let ApiSettings::OpenAi { region, aws: None, .. } = &settings.providers[&name("keyed")].api else { panic!() };
+    assert_eq!(region.as_ref().map(Region::as_str), Some("eu-west-1"));
+    let facts = settings.provider_facts();
+    assert_eq!(facts[&name("native")].region.as_ref().map(Region::as_str), Some("us-west-2"));
+    let media = &settings.media;
+    assert_eq!((media.allow.len(), media.max_bytes, media.private), (2, 2_000_000, true));
+    assert_eq!(media.timeout, Duration::from_secs(3));
     let eu = &settings.providers[&name("bedrock-eu")];
     assert_eq!(eu.family, Some(name("bedrock")));
     let ApiSettings::Bedrock { region, endpoint_url, .. } = &eu.api else { panic!("{eu:?}") };
@@ -107,6 +122,33 @@ fn every_key_is_read() {
     let watch = settings.watch;
     assert_eq!((watch.mode, watch.apply, watch.allow_empty), (WatchMode::Poll, ApplyMode::All, true));
     assert_eq!((watch.quiet, watch.rescan), (Duration::from_millis(200), Duration::from_mins(1)));
+}
+
+#[test]
+fn simulation_takes_every_kind_of_provider() {
+    let Loaded { mut settings, .. } = read(FULL, &[]).unwrap_or_else(|found| panic!("{}", shown(&found)));
+    settings.point_at("http://127.0.0.1:1/v1", "http://127.0.0.1:1");
+    for (provider, address) in [
+        ("openai", "http://127.0.0.1:1/v1"),
+        ("local", "http://127.0.0.1:1/v1"),
+        ("native", "http://127.0.0.1:1/openai/v1"),
+        ("keyed", "http://127.0.0.1:1/openai/v1"),
+    ] {
+        let ApiSettings::OpenAi { base_url, api_key, aws, .. } = &settings.providers[&name(provider)].api else {
+            panic!()
+        };
+        assert_eq!((base_url.as_str(), api_key), (address, &None), "{provider}");
+        let own = |aws: &AwsAuth| !aws.anonymous || aws.profile.is_some() || aws.role_arn.is_some();
+        assert!(!aws.as_ref().is_some_and(own), "{provider}: no credentials of one's own go to a simulation");
+    }
+    for provider in ["bedrock", "bedrock-eu"] {
+        let ApiSettings::Bedrock { endpoint_url, anonymous, .. } = &settings.providers[&name(provider)].api else {
+            panic!()
+        };
+        assert_eq!((endpoint_url.as_deref(), *anonymous), (Some("http://127.0.0.1:1"), true), "{provider}");
+    }
+    // Where data may go stays what it is.
+    assert_eq!(settings.provider_facts()[&name("native")].region.as_ref().map(Region::as_str), Some("us-west-2"));
 }
 
 #[test]

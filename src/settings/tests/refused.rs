@@ -111,6 +111,16 @@ fn every_problem_has_a_place_and_advice() {
             &["2:63 out-of-range: `share` is nothing at all (write a share such as 60%)"],
         ),
         (
+            "media: { allow: ['ftp://x', 'https://a?b'], max_bytes: 4GB, timeout: 1h, private: yes, size: 1 }",
+            &[
+                "2:18 bad-url: `allow` cannot be read: `ftp` is neither https nor http (write an address such as https://images.example.com, or a host such as *.example.com)",
+                "2:57 bad-size: `max_bytes` is no size from 1 byte to 25MB (write a number of bytes, or a size such as 500kB, 4MB or 4MiB, up to 25MB)",
+                "2:71 out-of-range: `timeout` is 1h, outside 100ms to 2m (write a span from 100ms to 2m)",
+                "2:84 wrong-type: `private` must be true or false, not text (write `true`, without quotes)",
+                "2:89 unknown-key: unknown key `size` (`media` has the keys `allow`, `max_bytes`, `timeout`, `private`)",
+            ],
+        ),
+        (
             "quotas: [{ provider: openai, model: a, concurrency: 1, share: 60 }]",
             &[
                 "2:63 out-of-range: `share` is 60, not a number from 0.0001 to 1 (write a decimal number from 0.0001 to 1)",
@@ -133,7 +143,16 @@ fn providers_are_checked() {
     for (provider, expected) in [
         ("p: {}", "1:14 missing-key: the provider `p` needs `api` (add `api: openai` or `api: bedrock`)"),
         ("p: { api: opnai }", "1:24 unknown-value: `api` cannot be \"opnai\" (did you mean `openai`?)"),
-        ("p: { api: openai, auth: aws }", "1:32 not-in-this-release: `auth` is not part of this release ("),
+        ("p: { api: openai, auth: aws }", "1:17 no-region: `auth: aws` needs a region, and `base_url` names none ("),
+        ("p: { api: openai, auth: gcp, region: us-east-1 }", "1:38 unknown-value: `auth` cannot be \"gcp\" ("),
+        (
+            "p: { api: openai, auth: aws, base_url: 'https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1', region: eu-west-1 }",
+            "1:122 wrong-region: `base_url` is of us-east-1, not of eu-west-1 (",
+        ),
+        (
+            "p: { api: openai, auth: aws, region: us-east-1, data_regions: [us-east-1] }",
+            "1:62 unknown-key: unknown key `data_regions` (",
+        ),
         (
             "p: { api: openai, region: us-east-1 }",
             "1:32 unknown-key: unknown key `region` (an `api: openai` provider has the keys ",

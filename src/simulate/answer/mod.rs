@@ -10,7 +10,7 @@ mod text;
 
 use serde_json::Value;
 
-use super::prompt::{Format, Prompt, tokens};
+use super::prompt::{ForcedTool, Format, Prompt, tokens};
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) struct Answer {
 /// Answers a prompt.
 pub(super) fn answer(prompt: &Prompt) -> Answer {
     let subject = extraction::Subject::of(prompt);
-    if let Some(tool) = &prompt.tool {
+    if let Some(tool) = prompt.tool.as_ref().or_else(|| fitting_tool(prompt)) {
         let input = match extraction::by_schema(&tool.schema, &subject) {
             Value::Object(input) => Value::Object(input),
             _ => Value::Object(serde_json::Map::new()),
@@ -52,6 +52,38 @@ pub(super) fn answer(prompt: &Prompt) -> Answer {
     }
     bounded(speak(prompt, &subject), prompt)
 }
+
+/// The tool that a model would call by itself: one that the question speaks of, unless it has answered already.
+fn fitting_tool(prompt: &Prompt) -> Option<&ForcedTool> {
+    if prompt.has_tool_answer {
+        return None;
+    }
+    let question = prompt.question.to_ascii_lowercase();
+    let spoken = |name: &str| {
+        let words = name.split(|letter: char| !letter.is_alphanumeric()).filter(|word| word.len() >= SPOKEN);
+        words.map(str::to_ascii_lowercase).any(|word| question.contains(&word))
+    };
+    prompt.tools.iter().find(|tool| spoken(&tool.name))
+}
+
+/// Shorter words of a tool's name (get, set, of) say nothing of what it is for.
+const SPOKEN: usize = 4;
+
+/// A text as a model would stream it: a few words at a time, never more pieces than [`MOST_PIECES`].
+pub(super) fn text_pieces(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split_inclusive(' ').count();
+    let step = words.div_ceil(MOST_PIECES).max(1);
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = rest.match_indices(' ').nth(step - 1).map_or(rest.len(), |(place, _)| place + 1);
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// Pieces of one answer.
+const MOST_PIECES: usize = 64;
 
 /// The answer that a filter cuts off.
 pub(super) fn filtered(prompt: &Prompt) -> Answer {

@@ -1,9 +1,10 @@
-//! CountTokens: how many tokens a Converse request has, for nothing.
+//! CountTokens: how many tokens a request has, for nothing.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
-use super::{read, refuse, unable, validation};
+use super::{invoke, read, refuse, unable, validation};
 use crate::{
     catalog::{Api, Catalog, CountTokens},
     simulate::{
@@ -19,9 +20,17 @@ struct Request<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Input<'a> {
     #[serde(borrow)]
     converse: Option<&'a RawValue>,
+    invoke_model: Option<Body>,
+}
+
+/// The body of a call of InvokeModel, as base64.
+#[derive(Deserialize)]
+struct Body {
+    body: String,
 }
 
 /// Counts a request for `model`.
@@ -39,8 +48,14 @@ fn tokens(catalog: &Catalog, model: String, body: &[u8]) -> Result<u64, Refused>
     }
     let request: Request<'_> = serde_json::from_slice(body)
         .map_err(|error| Refused::new(400, "SerializationException", format!("The body could not be read: {error}")))?;
-    let converse = request.input.converse.ok_or_else(|| {
-        super::not_simulated("CountTokens of InvokeModel bodies", "send the request in the form of Converse")
-    })?;
-    Ok(read(model, converse.get().as_bytes())?.input_tokens)
+    let wrong = || validation("The input must set one of the following keys: converse, invokeModel.");
+    let prompt = match (request.input.converse, request.input.invoke_model) {
+        (Some(converse), None) => read(model, converse.get().as_bytes())?,
+        (None, Some(of)) => {
+            let body = STANDARD.decode(of.body).map_err(|_| wrong())?;
+            invoke::read(model, &body)?.1
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(prompt.input_tokens)
 }

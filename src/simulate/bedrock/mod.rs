@@ -4,6 +4,8 @@
 //! the simulated fault is that they are not. Bedrock tells nothing of its quotas.
 
 mod count;
+mod frames;
+pub(super) mod invoke;
 mod read;
 
 use std::time::Duration;
@@ -12,6 +14,7 @@ use axum::http::HeaderMap;
 use serde_json::json;
 
 pub(super) use count::count;
+pub(super) use frames::{exception, frames};
 pub(super) use read::read;
 
 use super::{
@@ -43,15 +46,30 @@ fn validation(message: impl Into<std::borrow::Cow<'static, str>>) -> Refused {
     Refused::new(400, "ValidationException", message)
 }
 
-/// An answer.
-pub(super) fn complete(prompt: &Prompt, answer: &Answer, latency: Duration) -> Reply {
-    let stop_reason = match &answer.stop {
+fn stop_reason(stop: Stop) -> &'static str {
+    match stop {
         Stop::End => "end_turn",
         Stop::Sequence => "stop_sequence",
         Stop::Length => "max_tokens",
         Stop::Tool => "tool_use",
         Stop::Filter => "content_filtered",
-    };
+    }
+}
+
+fn usage(prompt: &Prompt, answer: &Answer) -> serde_json::Value {
+    json!({
+        "inputTokens": prompt.input_tokens,
+        "outputTokens": answer.output_tokens,
+        "totalTokens": prompt.input_tokens.saturating_add(answer.output_tokens),
+    })
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An answer.
+pub(super) fn complete(prompt: &Prompt, answer: &Answer, latency: Duration) -> Reply {
     let content = match &answer.tool {
         Some(call) => {
             let id = format!("tooluse_{}", prompt.hash);
@@ -60,14 +78,10 @@ pub(super) fn complete(prompt: &Prompt, answer: &Answer, latency: Duration) -> R
         None => json!([{"text": answer.text}]),
     };
     let body = json!({
-        "metrics": {"latencyMs": u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)},
+        "metrics": {"latencyMs": millis(latency)},
         "output": {"message": {"content": content, "role": "assistant"}},
-        "stopReason": stop_reason,
-        "usage": {
-            "inputTokens": prompt.input_tokens,
-            "outputTokens": answer.output_tokens,
-            "totalTokens": prompt.input_tokens.saturating_add(answer.output_tokens),
-        },
+        "stopReason": stop_reason(answer.stop),
+        "usage": usage(prompt, answer),
     });
     Reply::json(200, &body)
 }
@@ -172,7 +186,10 @@ pub(super) fn fault(kind: FaultKind) -> Option<Reply> {
         | FaultKind::BadGateway
         | FaultKind::BrokenJson
         | FaultKind::ContentFilter
-        | FaultKind::SlowDrip { .. } => return None,
+        | FaultKind::SlowDrip { .. }
+        | FaultKind::StreamCut { .. }
+        | FaultKind::StreamStall { .. }
+        | FaultKind::StreamError { .. } => return None,
     })
 }
 
@@ -181,11 +198,6 @@ fn hint(reply: Reply, wait: Option<Duration>) -> Reply {
         Some(wait) => reply.header("retry-after", wait.as_millis().div_ceil(1_000).to_string()),
         None => reply,
     }
-}
-
-/// An operation that is not simulated.
-pub(super) fn not_simulated(operation: &str, instead: &str) -> Refused {
-    validation(format!("The simulation does not do {operation} yet: {instead}."))
 }
 
 /// Credentials that are missing.

@@ -23,8 +23,6 @@ struct Converse<'a> {
     inference_config: Option<InferenceConfig>,
     tool_config: Option<ToolConfig>,
     request_metadata: Option<BTreeMap<String, String>>,
-    #[serde(borrow)]
-    guardrail_config: Option<&'a RawValue>,
     output_config: Option<Value>,
 }
 
@@ -83,9 +81,6 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
         let code = if error.is_data() { "SerializationException" } else { "ValidationException" };
         Refused::new(400, code, format!("The request body could not be read: {error}"))
     })?;
-    if request.guardrail_config.is_some() {
-        return Err(super::not_simulated("guardrailConfig", "send the request without it"));
-    }
     let format = request.output_config.map(output_format).transpose()?.flatten();
     let mut listener = Listener::default();
     for (place, block) in request.system.iter().flatten().enumerate() {
@@ -95,12 +90,13 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
     let messages = request.messages.unwrap_or_default();
     conversation(&messages, request.tool_config.is_some())?;
     for (place, message) in messages.iter().enumerate() {
+        let answers = message.content.iter().flatten().any(|block| block.tool_result.is_some());
         let speaker = match message.role.as_deref() {
             Some("user") => Speaker::User,
             Some("system") => Speaker::System,
             _ => Speaker::Other,
         };
-        listener.message(speaker);
+        listener.message(if answers { Speaker::Tool } else { speaker });
         for (part, block) in message.content.iter().flatten().enumerate() {
             hear(&mut listener, speaker, block, &format!("messages.{place}.content.{part}"))?;
         }
@@ -112,6 +108,8 @@ pub(in crate::simulate) fn read(model: String, body: &[u8]) -> Result<Prompt, Re
         inference(config, &mut prompt)?;
     }
     if let Some(config) = request.tool_config {
+        let specs = config.tools.iter().filter_map(|tool| tool.get("toolSpec"));
+        prompt.tools = specs.map(offered).collect();
         prompt.tool = forced_tool(config)?;
     }
     if let Some(metadata) = request.request_metadata {
@@ -273,8 +271,12 @@ fn forced_tool(config: ToolConfig) -> Result<Option<ForcedTool>, Refused> {
     let Some(tool) = tool else {
         return Err(validation("The toolChoice names a tool that is not among the tools of toolConfig."));
     };
-    Ok(Some(ForcedTool {
+    Ok(Some(offered(tool)))
+}
+
+fn offered(tool: &Value) -> ForcedTool {
+    ForcedTool {
         name: tool.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
         schema: tool.pointer("/inputSchema/json").cloned().unwrap_or_default(),
-    }))
+    }
 }

@@ -55,6 +55,8 @@ pub struct CallFacts<'a> {
     pub model_max_output_tokens: u64,
     /// How many times an output token counts against Bedrock's quota.
     pub burndown: u32,
+    /// The answer is to come in pieces.
+    pub streamed: bool,
 }
 
 impl CallFacts<'_> {
@@ -203,6 +205,9 @@ impl Behaviour {
     fn strike(&mut self, call: &CallFacts<'_>, now: Timestamp, chance: &mut Chance) -> Option<FaultKind> {
         for order in &mut self.orders {
             let Scoped { scope, value: rule } = &order.rule;
+            if rule.kind.is_of_streams() && !call.streamed {
+                continue;
+            }
             if scope.covers(call.api, call.model) && rule.strikes(now.since(order.since), order.struck, chance) {
                 order.struck += 1;
                 return Some(rule.kind);

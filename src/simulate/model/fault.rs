@@ -59,6 +59,21 @@ pub enum FaultKind {
         /// From the first byte to the last.
         over: Duration,
     },
+    /// A streamed answer's connection is reset in the middle.
+    StreamCut {
+        /// Pieces that get through.
+        pieces: u64,
+    },
+    /// A streamed answer goes silent and stays so.
+    StreamStall {
+        /// Pieces that get through.
+        pieces: u64,
+    },
+    /// A streamed answer ends with an error of the provider.
+    StreamError {
+        /// Pieces before it.
+        pieces: u64,
+    },
 }
 
 impl FaultKind {
@@ -82,6 +97,9 @@ impl FaultKind {
             Self::ContentFilter => "content-filter",
             Self::Refused => "refused",
             Self::SlowDrip { .. } => "slow-drip",
+            Self::StreamCut { .. } => "stream-cut",
+            Self::StreamStall { .. } => "stream-stall",
+            Self::StreamError { .. } => "stream-error",
         }
     }
 
@@ -94,7 +112,10 @@ impl FaultKind {
             | Self::BadGateway
             | Self::BrokenJson
             | Self::ContentFilter
-            | Self::SlowDrip { .. } => true,
+            | Self::SlowDrip { .. }
+            | Self::StreamCut { .. }
+            | Self::StreamStall { .. }
+            | Self::StreamError { .. } => true,
             Self::Throttled { .. }
             | Self::QuotaExhausted
             | Self::Overloaded { .. }
@@ -111,13 +132,19 @@ impl FaultKind {
     /// Whether the model has worked when it shows: the call is billed.
     pub const fn is_billed(self) -> bool {
         matches!(self, Self::Reset { .. } | Self::BrokenJson | Self::ContentFilter | Self::SlowDrip { .. })
+            || self.is_of_streams()
+    }
+
+    /// Whether it strikes streamed calls alone.
+    pub const fn is_of_streams(self) -> bool {
+        matches!(self, Self::StreamCut { .. } | Self::StreamStall { .. } | Self::StreamError { .. })
     }
 }
 
 /// Every kind's name, for messages.
 const NAMES: &str = "throttled, quota-exhausted, server-error, overloaded, model-timeout, hang, reset, bad-gateway, \
                      broken-json, unauthorized, forbidden, model-not-found, end-of-life, context-length, \
-                     content-filter, refused and slow-drip";
+                     content-filter, refused, slow-drip, stream-cut, stream-stall and stream-error";
 
 /// A fault and when it strikes: `throttled,retry_after=2s,probability=0.1,count=20,from=10s,for=30s`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -184,10 +211,16 @@ impl FromStr for FaultRule {
                 }
                 ("bytes", FaultKind::Reset { after }) => *after = whole(key, value)?,
                 ("over", FaultKind::SlowDrip { over }) => *over = span(key, value)?,
+                (
+                    "pieces",
+                    FaultKind::StreamCut { pieces }
+                    | FaultKind::StreamStall { pieces }
+                    | FaultKind::StreamError { pieces },
+                ) => *pieces = whole(key, value)?,
                 _ => {
                     return Err(InvalidRule::new(format!(
                         "the fault `{name}` knows no `{key}`: all know probability, count, from and for; throttled and \
-                         overloaded retry_after; overloaded status; reset bytes; slow-drip over"
+                         overloaded retry_after; overloaded status; reset bytes; slow-drip over; stream-… pieces"
                     )));
                 }
             }
@@ -195,6 +228,9 @@ impl FromStr for FaultRule {
         Ok(rule)
     }
 }
+
+/// Pieces of a stream before it goes wrong, when nobody says: some output is among them.
+const PIECES: u64 = 3;
 
 fn kind_named(name: &str) -> Result<FaultKind, InvalidRule> {
     Ok(match name {
@@ -215,6 +251,9 @@ fn kind_named(name: &str) -> Result<FaultKind, InvalidRule> {
         "content-filter" => FaultKind::ContentFilter,
         "refused" => FaultKind::Refused,
         "slow-drip" => FaultKind::SlowDrip { over: Duration::from_secs(10) },
+        "stream-cut" => FaultKind::StreamCut { pieces: PIECES },
+        "stream-stall" => FaultKind::StreamStall { pieces: PIECES },
+        "stream-error" => FaultKind::StreamError { pieces: PIECES },
         _ => return Err(InvalidRule::new(format!("unknown fault {name:?}: there are {NAMES}"))),
     })
 }
@@ -230,6 +269,9 @@ impl fmt::Display for FaultRule {
             }
             FaultKind::Reset { after } => write!(f, ",bytes={after}")?,
             FaultKind::SlowDrip { over } => write!(f, ",over={}", format_span(over))?,
+            FaultKind::StreamCut { pieces } | FaultKind::StreamStall { pieces } | FaultKind::StreamError { pieces } => {
+                write!(f, ",pieces={pieces}")?;
+            }
             _ => {}
         }
         if self.probability < 1.0 {

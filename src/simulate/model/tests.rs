@@ -22,6 +22,7 @@ fn call(api: Api) -> CallFacts<'static> {
         max_output_tokens: Some(50),
         model_max_output_tokens: 4_096,
         burndown: 5,
+        streamed: false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: every error has the body `{"error":{"message","type","param","code"}}`, except where the simulated fault
 //! is that it has not.
 
+mod chunks;
 mod field;
 mod read;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde_json::json;
 
+pub(super) use chunks::{chunks, error_chunk};
 pub(super) use read::read;
 
 use super::{
@@ -85,14 +87,30 @@ pub(super) fn go_duration(span: Duration) -> String {
     }
 }
 
-/// A completion.
-pub(super) fn complete(prompt: &Prompt, answer: &Answer, id: &str, now: Timestamp) -> Reply {
-    let finish_reason = match &answer.stop {
+fn finish_reason(stop: Stop) -> &'static str {
+    match stop {
         Stop::End | Stop::Sequence => "stop",
         Stop::Length => "length",
         Stop::Tool => "tool_calls",
         Stop::Filter => "content_filter",
-    };
+    }
+}
+
+fn usage(prompt: &Prompt, answer: &Answer) -> serde_json::Value {
+    let output = answer.output_tokens.saturating_mul(prompt.choices);
+    json!({
+        "prompt_tokens": prompt.input_tokens,
+        "completion_tokens": output,
+        "total_tokens": prompt.input_tokens.saturating_add(output),
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0,
+            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
+    })
+}
+
+/// A completion.
+pub(super) fn complete(prompt: &Prompt, answer: &Answer, id: &str, now: Timestamp) -> Reply {
+    let finish_reason = finish_reason(answer.stop);
     let choices: Vec<_> = (0..prompt.choices)
         .map(|index| {
             let mut message = json!({"role": "assistant", "content": answer.text, "refusal": null});
@@ -105,22 +123,13 @@ pub(super) fn complete(prompt: &Prompt, answer: &Answer, id: &str, now: Timestam
             json!({"index": index, "message": message, "logprobs": null, "finish_reason": finish_reason})
         })
         .collect();
-    let output = answer.output_tokens.saturating_mul(prompt.choices);
-    let usage = json!({
-        "prompt_tokens": prompt.input_tokens,
-        "completion_tokens": output,
-        "total_tokens": prompt.input_tokens.saturating_add(output),
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0,
-            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
-    });
     let completion = json!({
         "id": format!("chatcmpl-{}", id.trim_start_matches("req_")),
         "object": "chat.completion",
         "created": now.as_micros() / 1_000_000,
         "model": prompt.model,
         "choices": choices,
-        "usage": usage,
+        "usage": usage(prompt, answer),
         "service_tier": "default",
         "system_fingerprint": null,
     });
@@ -285,7 +294,10 @@ pub(super) fn fault(kind: FaultKind, prompt: &Prompt) -> Option<Reply> {
         | FaultKind::BadGateway
         | FaultKind::BrokenJson
         | FaultKind::ContentFilter
-        | FaultKind::SlowDrip { .. } => return None,
+        | FaultKind::SlowDrip { .. }
+        | FaultKind::StreamCut { .. }
+        | FaultKind::StreamStall { .. }
+        | FaultKind::StreamError { .. } => return None,
     })
 }
 

@@ -77,13 +77,23 @@ pub(in crate::simulate) fn read(body: &[u8]) -> Result<Prompt, Refused> {
     prompt.model = model;
     let mut tools = None;
     let mut choice = None;
+    let mut options = None;
     for (key, raw) in &fields.0 {
         let field = Field { name: key, raw };
         match field.name {
             "tools" if !field.is_null() => tools = Some(field),
             "tool_choice" if !field.is_null() => choice = Some(field),
+            "stream_options" if !field.is_null() => options = Some(field),
             _ => option(field, &mut prompt)?,
         }
+    }
+    if let Some(options) = options {
+        stream_options(options, &mut prompt)?;
+    }
+    let may_call = choice.is_none_or(|choice| choice.raw.get() != "\"none\"");
+    if let (Some(tools), true) = (tools, may_call) {
+        let tools: Vec<serde_json::Value> = tools.read("an array of objects")?;
+        prompt.tools = tools.iter().filter_map(|tool| tool.get("function")).map(offered).collect();
     }
     if let Some(choice) = choice {
         prompt.tool = forced_tool(choice, tools)?;
@@ -123,9 +133,7 @@ fn option(field: Field<'_>, prompt: &mut Prompt) -> Result<(), Refused> {
             prompt.parameters.push("seed");
         }
         "stream" => {
-            if field.read("a boolean")? {
-                return Err(field.not_simulated("send the request without it and the whole answer comes at once"));
-            }
+            prompt.streamed = field.read("a boolean")?;
         }
         "logprobs" => {
             if field.read("a boolean")? {
@@ -147,14 +155,6 @@ fn option(field: Field<'_>, prompt: &mut Prompt) -> Result<(), Refused> {
         "store" | "parallel_tool_calls" => {
             field.read::<bool>("a boolean")?;
         }
-        "stream_options" => {
-            return Err(Refused::new(
-                400,
-                "invalid_parameter",
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
-            )
-            .param("stream_options"));
-        }
         "logit_bias" => {
             field.read::<std::collections::BTreeMap<String, f64>>("an object of numbers")?;
             prompt.parameters.push("logit_bias");
@@ -166,6 +166,24 @@ fn option(field: Field<'_>, prompt: &mut Prompt) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+/// What belongs to a stream alone.
+fn stream_options(field: Field<'_>, prompt: &mut Prompt) -> Result<(), Refused> {
+    if !prompt.streamed {
+        let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+        return Err(Refused::new(400, "invalid_parameter", message).param("stream_options"));
+    }
+    let options: serde_json::Value = field.read("an object")?;
+    prompt.with_usage = options.get("include_usage").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    Ok(())
+}
+
+fn offered(function: &serde_json::Value) -> ForcedTool {
+    ForcedTool {
+        name: function.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
+        schema: function.get("parameters").cloned().unwrap_or_default(),
+    }
 }
 
 /// Choices in one answer at most.
@@ -273,10 +291,7 @@ fn forced_tool(choice: Field<'_>, tools: Option<Field<'_>>) -> Result<Option<For
         )
         .param("tool_choice"));
     };
-    Ok(Some(ForcedTool {
-        name: function.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
-        schema: function.get("parameters").cloned().unwrap_or_default(),
-    }))
+    Ok(Some(offered(function)))
 }
 
 fn messages(field: Field<'_>) -> Result<Prompt, Refused> {
@@ -302,7 +317,8 @@ fn hear(listener: &mut Listener, place: usize, message: &Message<'_>) -> Result<
     let speaker = match role {
         "system" | "developer" => Speaker::System,
         "user" => Speaker::User,
-        "assistant" | "tool" | "function" => Speaker::Other,
+        "tool" | "function" => Speaker::Tool,
+        "assistant" => Speaker::Other,
         "" => {
             let name = format!("messages[{place}].role");
             return Err(Refused::new(

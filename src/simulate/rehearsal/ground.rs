@@ -233,6 +233,7 @@ impl Play<'_> {
             max_output_tokens: Some(job.most_output),
             model_max_output_tokens: job.most_output,
             burndown: stand.target.burndown,
+            streamed: false,
         };
         let plan = self.behaviour.plan(&facts, now);
         let throttled = matches!(plan.fate, Fate::Throttle(_));
@@ -351,7 +352,11 @@ fn judge(fate: Fate) -> (Option<Fault>, Verdict) {
             FaultKind::ServerError | FaultKind::BadGateway | FaultKind::ModelTimeout | FaultKind::BrokenJson => {
                 (Some(Fault::Transient), Verdict::Other)
             }
-            FaultKind::Hang | FaultKind::Reset { .. } => (Some(Fault::Unknown), Verdict::Other),
+            FaultKind::Hang
+            | FaultKind::Reset { .. }
+            | FaultKind::StreamCut { .. }
+            | FaultKind::StreamStall { .. }
+            | FaultKind::StreamError { .. } => (Some(Fault::Unknown), Verdict::Other),
             FaultKind::ContentFilter | FaultKind::SlowDrip { .. } => (None, Verdict::Answered),
             FaultKind::Refused => (Some(Fault::Refused), Verdict::Other),
             FaultKind::ContextLength => (Some(Fault::TooLong), Verdict::Other),

@@ -172,25 +172,6 @@ async fn answers_keep_a_schema_and_system_text_stands_behind_the_user() {
     assert_eq!(error.code(), Some("ValidationException"));
 }
 
-#[tokio::test]
-async fn what_is_not_simulated_says_so() {
-    let simulation = simulation(&[], &[]).await;
-    let client = client(&simulation);
-    let stream = client
-        .converse_stream()
-        .model_id(HAIKU)
-        .messages(message(ConversationRole::User, "hi"))
-        .send()
-        .await
-        .unwrap_err();
-    assert_eq!(stream.code(), Some("ValidationException"));
-    assert!(stream.message().unwrap().contains("The simulation does not do ConverseStream yet"));
-    let invoke = client.invoke_model().model_id(HAIKU).send().await.unwrap_err();
-    assert_eq!(invoke.code(), Some("UnknownOperationException"));
-    assert!(invoke.message().unwrap().contains("Converse and nothing else"));
-}
-
-#[tokio::test]
 async fn faults_have_bedrocks_shapes() {
     let cases = [
         ("throttled", 429, Some("ThrottlingException")),

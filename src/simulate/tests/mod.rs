@@ -3,6 +3,7 @@
 mod bedrock;
 mod openai;
 mod running;
+mod streams;
 
 use std::sync::Once;
 

@@ -102,7 +102,7 @@ async fn wrong_requests_are_refused_as_openai_refuses_them() {
             json!("invalid_value"),
             "only allowed when 'tools'",
         ),
-        (with("stream", json!(true)), 400, json!("stream"), json!("unsupported_parameter"), "does not do 'stream' yet"),
+        (with("stream", json!(7)), 400, json!("stream"), json!("invalid_type"), "expected a boolean"),
         (
             with("logprobs", json!(true)),
             400,

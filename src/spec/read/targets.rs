@@ -20,7 +20,7 @@ use crate::{
         pipeline::{Sharing, default},
         providers::{Api, ProviderFacts},
         residency,
-        target::{Fidelity, Residency, SystemMode, SystemPrompt, Target, TargetIx},
+        target::{Fidelity, Form, Residency, SystemMode, SystemPrompt, Target, TargetIx},
     },
     yaml::{Entry, Findings, Node, Section, shortened},
 };
@@ -34,6 +34,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_hours(1);
 
 const FIDELITIES: [(&str, Fidelity); 3] =
     [("strict", Fidelity::Strict), ("warn", Fidelity::Warn), ("loose", Fidelity::Loose)];
+const FORMS: [(&str, Form); 2] = [("claude", Form::Claude), ("llama", Form::Llama)];
 const SYSTEM_MODES: [(&str, SystemMode); 3] =
     [("prepend", SystemMode::Prepend), ("replace", SystemMode::Replace), ("fallback", SystemMode::Fallback)];
 
@@ -238,6 +239,11 @@ fn read_target(
     let system = section.get("system").map(|node| read_system(node, findings));
     let timeout =
         section.get("timeout").map(|node| node.span("timeout", Duration::from_millis(100)..=LONGEST_TIMEOUT, findings));
+    let idle_timeout = section
+        .get("idle_timeout")
+        .map(|node| node.span("idle_timeout", Duration::from_millis(100)..=LONGEST_TIMEOUT, findings));
+    let stream = section.get("stream").map(|node| node.boolean("stream", findings));
+    let invoke = section.get("invoke").map(|node| node.choice("invoke", &FORMS, findings));
     let fidelity = section.get("fidelity").map(|node| node.choice("fidelity", &FIDELITIES, findings));
     let region = section.get("region").map(|node| node.name::<Region>("region", findings));
 
@@ -254,6 +260,12 @@ fn read_target(
     };
     let region_at = section.get("region").map_or(model_at, |node| node.position);
     let (region, residency) = place(model, region, facts, model_at, region_at, findings)?;
+    let invoke = if let (Some(form), Some(node)) = (invoke, section.get("invoke")) {
+        Some(read_invoke(form?, model, facts, model_at, node, findings)?)
+    } else {
+        warn_imported(model, facts, model_at, findings);
+        None
+    };
     let target = Target {
         name: name?,
         provider,
@@ -262,6 +274,9 @@ fn read_target(
         region,
         residency,
         timeout: timeout.unwrap_or(Some(default::TIMEOUT))?,
+        idle_timeout: idle_timeout.unwrap_or(Some(default::IDLE_TIMEOUT))?,
+        stream: stream.unwrap_or(Some(false))?,
+        invoke,
         defaults: merged,
         overrides: own_overrides,
         cap,
@@ -332,6 +347,43 @@ fn read_system(node: &Node, findings: &mut Findings) -> Option<SystemPrompt> {
     Some(SystemPrompt { text: text.to_owned(), mode: mode.unwrap_or(Some(SystemMode::default()))? })
 }
 
+/// Checks an `invoke` against what it would be sent to.
+fn read_invoke(
+    form: Form,
+    model: &str,
+    facts: &ProviderFacts,
+    model_at: Position,
+    node: &Node,
+    findings: &mut Findings,
+) -> Option<Form> {
+    if facts.api != Api::Bedrock {
+        let message = "`invoke` is a call of Bedrock's own, and this provider speaks OpenAI's form";
+        findings.error("no-invoke", node.position, message, "remove `invoke`, or name an `api: bedrock` provider");
+        return None;
+    }
+    let maker = match form {
+        Form::Claude => "anthropic",
+        Form::Llama => "meta",
+    };
+    // A model of the account's own does not say whose form it takes.
+    let id = bedrock_id(model);
+    if !id.base.starts_with("arn:") && !id.base.starts_with(maker) {
+        let message = format!("`invoke: {form}` sends {maker}'s own form, which `{model}` hardly takes");
+        findings.warning("foreign-form", model_at, message, "remove `invoke`: Converse serves every chat model");
+    }
+    Some(form)
+}
+
+/// Converse does not serve imported models.
+fn warn_imported(model: &str, facts: &ProviderFacts, at: Position, findings: &mut Findings) {
+    if facts.api == Api::Bedrock && model.starts_with("arn:") && model.contains(":imported-model/") {
+        let message = "an imported model may not be served by Converse, and this target says no `invoke`";
+        let help = "add `invoke: llama` for a model of the Llama family (a prompt in its own template), or \
+                    `invoke: claude` for one that takes Anthropic's messages";
+        findings.warning("imported-model", at, message, help);
+    }
+}
+
 /// Settles which region is called and where the data may go.
 fn place(
     model: &str,
@@ -343,9 +395,17 @@ fn place(
 ) -> Option<(Option<Region>, Residency)> {
     if facts.api == Api::OpenAi {
         if region.is_some() {
-            let help = "remove `region`; where such a provider keeps data is its `data_regions` in the settings";
+            let help = if facts.region.is_some() {
+                "remove `region`; such a provider calls the region of its `base_url` in the settings"
+            } else {
+                "remove `region`; where such a provider keeps data is its `data_regions` in the settings"
+            };
             findings.error("no-regions", region_at, "this provider has no regions to choose from", help);
             return None;
+        }
+        if let Some(region) = &facts.region {
+            // Bedrock's own endpoint in OpenAI's form: the address is of one region, and a profile may leave it.
+            return Some((Some(region.clone()), residency::of_bedrock(model, Some(region))));
         }
         let residency = match facts.data_regions.as_slice() {
             [] => Residency::Unknown,

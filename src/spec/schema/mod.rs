@@ -164,6 +164,13 @@ pub struct Target {
     pub equivalents: Option<Vec<String>>,
     /// From the start of a call to the end of its answer, up to 1h. 120s by default.
     pub timeout: Option<Span>,
+    /// Longest silence between two pieces of a streamed answer, up to 1h. 60s by default.
+    pub idle_timeout: Option<Span>,
+    /// Whether queued jobs are called by streaming: long calls then survive gateways that cut silent connections.
+    /// `false` by default.
+    pub stream: Option<bool>,
+    /// Bedrock's InvokeModel in a model family's own form, for models that Converse does not serve.
+    pub invoke: Option<Form>,
     /// Parameters where the job says nothing.
     pub defaults: Option<Parameters>,
     /// Parameters whatever the job says.
@@ -175,6 +182,16 @@ pub struct Target {
     pub system: Option<System>,
     /// What to do about requests that the target cannot carry exactly. `warn` by default.
     pub fidelity: Option<Fidelity>,
+}
+
+/// The native forms of InvokeModel.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Form {
+    /// Anthropic's: `anthropic_version`, `messages`.
+    Claude,
+    /// Llama's: `prompt`, `max_gen_len`.
+    Llama,
 }
 
 /// System text that a target adds.
