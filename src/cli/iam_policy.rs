@@ -9,7 +9,7 @@ mod tests;
 
 use std::{collections::BTreeSet, path::Path};
 
-use self::policy::{Actions, Need, Policy};
+use self::policy::{Need, Policy};
 use super::{
     exit::{Exit, Failure, Result},
     offline,
@@ -18,7 +18,8 @@ use super::{
 use crate::{
     catalog::CountTokens,
     names::PipelineName,
-    spec::{Api, Target, residency},
+    settings::{ApiSettings, Settings},
+    spec::{Target, residency},
 };
 
 /// A managed policy has at most so many characters, white space aside.
@@ -44,7 +45,7 @@ pub struct IamPolicyArgs {
     /// The AWS account that inference profiles belong to
     #[arg(long, value_name = "ID", default_value = "ACCOUNT_ID", value_parser = account)]
     pub account: String,
-    /// Also what streamed answers need: `landbridge ask`, and live requests that stream
+    /// Also what streamed answers of every target need: for live requests that stream
     #[arg(long)]
     pub streaming: bool,
     /// Also what `landbridge explain --count-tokens` needs
@@ -83,7 +84,10 @@ pub fn execute(args: &IamPolicyArgs, config: &Path, console: &mut Console<'_>) -
         if args.pipeline.as_ref().is_some_and(|wanted| wanted != name) {
             continue;
         }
-        for target in loaded.pipeline.targets.iter().filter(|target| target.api == Api::Bedrock) {
+        for target in &loaded.pipeline.targets {
+            if !is_on_aws(target, &offline.settings, &mut notes) {
+                continue;
+            }
             let counts = snapshot
                 .catalog
                 .find(target.api, &target.model)
@@ -93,6 +97,8 @@ pub fn execute(args: &IamPolicyArgs, config: &Path, console: &mut Console<'_>) -
                 model: target.model.clone(),
                 region: region_of(target, &mut notes),
                 guardrail: guardrail_of(target),
+                whole: !target.stream,
+                streamed: target.stream || args.streaming,
                 counts: counts && args.count_tokens,
             });
         }
@@ -101,7 +107,7 @@ pub fn execute(args: &IamPolicyArgs, config: &Path, console: &mut Console<'_>) -
         writeln!(console.err, "no target is on Bedrock: AWS need not allow anything")?;
         return Ok(Exit::Failed);
     }
-    let policy = Policy::of(&needs, &args.account, Actions { streaming: args.streaming });
+    let policy = Policy::of(&needs, &args.account);
     notes.extend(policy.notes());
     let document = policy.document();
     let size = document.to_string().len();
@@ -128,6 +134,31 @@ pub fn execute(args: &IamPolicyArgs, config: &Path, console: &mut Console<'_>) -
         writeln!(console.err, "note: {note}")?;
     }
     Ok(Exit::Success)
+}
+
+/// Whether a target's calls are signed for Bedrock's runtime, or show its key.
+fn is_on_aws(target: &Target, settings: &Settings, notes: &mut BTreeSet<String>) -> bool {
+    match settings.providers.get(&target.provider).map(|provider| &provider.api) {
+        Some(ApiSettings::OpenAi { region: None, .. }) | None => false,
+        Some(ApiSettings::OpenAi { aws, base_url, .. }) => {
+            if base_url.contains("bedrock-mantle") {
+                notes.insert(format!(
+                    "provider {} calls Bedrock's Mantle endpoint, whose permissions are its own and not among these",
+                    target.provider
+                ));
+                return false;
+            }
+            if aws.is_none() {
+                notes.insert(format!(
+                    "provider {} shows a Bedrock API key: whoever that key stands for needs this policy, and \
+                     bedrock:CallWithBearerToken",
+                    target.provider
+                ));
+            }
+            true
+        }
+        Some(ApiSettings::Bedrock { .. }) => true,
+    }
 }
 
 fn region_of(target: &Target, notes: &mut BTreeSet<String>) -> String {

@@ -3,6 +3,7 @@
 //! Invariant: a command returns how it ended and prints through its console; only [`run`] turns that into an exit code.
 //! Commands that ask a daemon do so over HTTP alone ([`connection`]).
 
+pub mod ask;
 pub mod audit;
 pub mod completions;
 pub mod connection;
@@ -109,6 +110,8 @@ pub enum Command {
     Resume(rollback::ResumeArgs),
     /// Show who did what, when, and why
     Audit(audit::AuditArgs),
+    /// Ask a model one prompt, and see the answer come, its time and its cost
+    Ask(ask::AskArgs),
     /// List models: prices, limits, lifecycles, uses, substitutes
     Models(models::ModelsArgs),
     /// Print the least that AWS must allow for the specs at hand
@@ -173,6 +176,7 @@ impl Cli {
             Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
             Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),
+            Command::Ask(args) => serve(ask::execute(args, config, console)),
             Command::Models(args) => wait_for(models::execute(args, config, console)),
             Command::IamPolicy(args) => iam_policy::execute(args, config, console),
             Command::Completions(args) => completions::execute(args, &mut Self::command(), console),

@@ -22,24 +22,22 @@ pub(super) struct Need {
     pub region: String,
     /// The guardrail, by id or ARN.
     pub guardrail: Option<String>,
+    /// Its answers are asked for whole.
+    pub whole: bool,
+    /// Its answers are streamed.
+    pub streamed: bool,
     /// Its tokens are counted by Bedrock.
     pub counts: bool,
 }
 
-/// What calls do.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Actions {
-    /// Some answers are streamed.
-    pub streaming: bool,
-}
+/// What may be done with a resource.
+type Actions = BTreeSet<&'static str>;
 
-impl Actions {
-    fn names(self) -> Vec<&'static str> {
-        let mut names = vec!["bedrock:InvokeModel"];
-        if self.streaming {
-            names.push("bedrock:InvokeModelWithResponseStream");
-        }
-        names
+impl Need {
+    fn actions(&self) -> Actions {
+        let whole = self.whole.then_some("bedrock:InvokeModel");
+        let streamed = self.streamed.then_some("bedrock:InvokeModelWithResponseStream");
+        whole.into_iter().chain(streamed).collect()
     }
 }
 
@@ -49,16 +47,16 @@ struct Behind {
     models: BTreeSet<String>,
     /// `aws:RequestedRegion`, where the models' own ARNs do not say it.
     regions: BTreeSet<String>,
+    actions: Actions,
 }
 
 /// A policy in the making.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Policy {
-    actions: Actions,
     /// Models called by themselves, and whatever is named by an ARN of its own.
-    plain: BTreeSet<String>,
+    plain: BTreeMap<String, Actions>,
     /// Profiles by the region that they are called from.
-    profiles: BTreeMap<String, BTreeSet<String>>,
+    profiles: BTreeMap<String, BTreeMap<String, Actions>>,
     /// Models by the profile that alone may lead to them.
     behind: BTreeMap<String, Behind>,
     guardrails: BTreeSet<String>,
@@ -68,17 +66,8 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub(super) fn of(needs: &[Need], account: &str, actions: Actions) -> Self {
-        let mut policy = Self {
-            actions,
-            plain: BTreeSet::new(),
-            profiles: BTreeMap::new(),
-            behind: BTreeMap::new(),
-            guardrails: BTreeSet::new(),
-            counted: BTreeSet::new(),
-            words: BTreeMap::new(),
-            notes: BTreeSet::new(),
-        };
+    pub(super) fn of(needs: &[Need], account: &str) -> Self {
+        let mut policy = Self::default();
         for need in needs {
             policy.add(need, account);
         }
@@ -93,12 +82,11 @@ impl Policy {
         let foundation = |region: &str| format!("arn:{partition}:bedrock:{region}::foundation-model/{base}");
         let reach = match kind_of_arn(&need.model) {
             Some("foundation-model") => {
-                self.plain.insert(need.model.clone());
+                self.allow(&need.model, need);
                 "the model itself".to_owned()
             }
             Some("application-inference-profile") => {
-                self.profile(region, &need.model);
-                let behind = self.behind.entry(need.model.clone()).or_default();
+                let behind = self.profile(region, &need.model, need);
                 behind.models.insert(format!("arn:{partition}:bedrock:*::foundation-model/*"));
                 self.notes.insert(format!(
                     "{} does not say which models it leads to: any are allowed, through it alone; narrow that to its own",
@@ -112,8 +100,7 @@ impl Policy {
                 } else {
                     format!("arn:{partition}:bedrock:{region}:{account}:inference-profile/{}", need.model)
                 };
-                self.profile(region, &profile);
-                let behind = self.behind.entry(profile).or_default();
+                let behind = self.profile(region, &profile, need);
                 if let Reach::Geography(_, regions) = place.reach {
                     let all: BTreeSet<&str> = regions.iter().copied().chain([region]).collect();
                     behind.models.extend(all.iter().map(|region| foundation(region)));
@@ -125,11 +112,11 @@ impl Policy {
                 }
             }
             Some(_) => {
-                self.plain.insert(need.model.clone());
+                self.allow(&need.model, need);
                 "the resource as it is named".to_owned()
             }
             None => {
-                self.plain.insert(foundation(region));
+                self.allow(&foundation(region), need);
                 "the model itself".to_owned()
             }
         };
@@ -146,8 +133,17 @@ impl Policy {
         }
     }
 
-    fn profile(&mut self, region: &str, arn: &str) {
-        self.profiles.entry(region.to_owned()).or_default().insert(arn.to_owned());
+    fn allow(&mut self, resource: &str, need: &Need) {
+        self.plain.entry(resource.to_owned()).or_default().extend(need.actions());
+    }
+
+    /// Allows a profile; the models behind it are to be told.
+    fn profile(&mut self, region: &str, arn: &str, need: &Need) -> &mut Behind {
+        let profiles = self.profiles.entry(region.to_owned()).or_default();
+        profiles.entry(arn.to_owned()).or_default().extend(need.actions());
+        let behind = self.behind.entry(arn.to_owned()).or_default();
+        behind.actions.extend(need.actions());
+        behind
     }
 
     /// What an operator should know besides.
@@ -157,15 +153,16 @@ impl Policy {
 
     /// The document as AWS takes it.
     pub(super) fn document(&self) -> Value {
-        let actions = self.actions.names();
         let mut statements = Vec::new();
-        if !self.plain.is_empty() {
-            statements.push(statement("ModelsCalledByThemselves", &actions, &self.plain, None));
+        for (place, (actions, models)) in by_actions(&self.plain).into_iter().enumerate() {
+            let sid = format!("ModelsCalledByThemselves{}", place + 1);
+            statements.push(statement(&sid, actions, &models, None));
         }
-        for (place, (region, profiles)) in self.profiles.iter().enumerate() {
+        let from = |(region, profiles)| by_actions(profiles).into_iter().map(move |group| (region, group));
+        for (place, (region, (actions, profiles))) in self.profiles.iter().flat_map(from).enumerate() {
             let condition = json!({ "StringEquals": { "aws:RequestedRegion": region } });
             let sid = format!("ProfilesFromRegion{}", place + 1);
-            statements.push(statement(&sid, &actions, profiles, Some(condition)));
+            statements.push(statement(&sid, actions, &profiles, Some(condition)));
         }
         for (place, (profile, behind)) in self.behind.iter().enumerate() {
             let mut equals = json!({ "bedrock:InferenceProfileArn": profile });
@@ -173,13 +170,16 @@ impl Policy {
                 equals["aws:RequestedRegion"] = json!(behind.regions);
             }
             let sid = format!("ModelsBehindProfile{}", place + 1);
-            statements.push(statement(&sid, &actions, &behind.models, Some(json!({ "StringEquals": equals }))));
+            let models = behind.models.iter().map(String::as_str).collect();
+            statements.push(statement(&sid, &behind.actions, &models, Some(json!({ "StringEquals": equals }))));
         }
         if !self.guardrails.is_empty() {
-            statements.push(statement("Guardrails", &["bedrock:ApplyGuardrail"], &self.guardrails, None));
+            let all = self.guardrails.iter().map(String::as_str).collect();
+            statements.push(statement("Guardrails", &["bedrock:ApplyGuardrail"].into(), &all, None));
         }
         if !self.counted.is_empty() {
-            statements.push(statement("CountedModels", &["bedrock:CountTokens"], &self.counted, None));
+            let all = self.counted.iter().map(String::as_str).collect();
+            statements.push(statement("CountedModels", &["bedrock:CountTokens"].into(), &all, None));
         }
         json!({ "Version": "2012-10-17", "Statement": statements })
     }
@@ -194,21 +194,27 @@ impl Policy {
             text += &users.join(", ");
             text.push('\n');
         }
-        let mut actions = self.actions.names();
-        if !self.guardrails.is_empty() {
-            actions.push("bedrock:ApplyGuardrail");
-        }
-        if !self.counted.is_empty() {
-            actions.push("bedrock:CountTokens");
-        }
+        let called = self.plain.values().chain(self.behind.values().map(|behind| &behind.actions));
+        let mut actions: Actions = called.flatten().copied().collect();
+        actions.extend((!self.guardrails.is_empty()).then_some("bedrock:ApplyGuardrail"));
+        actions.extend((!self.counted.is_empty()).then_some("bedrock:CountTokens"));
         text += "\nActions: ";
-        text += &actions.join(", ");
+        text += &Vec::from_iter(actions).join(", ");
         text.push('\n');
         text
     }
 }
 
-fn statement(sid: &str, actions: &[&str], resources: &BTreeSet<String>, condition: Option<Value>) -> Value {
+/// Resources by what may be done with them.
+fn by_actions(resources: &BTreeMap<String, Actions>) -> BTreeMap<&Actions, BTreeSet<&str>> {
+    let mut groups: BTreeMap<&Actions, BTreeSet<&str>> = BTreeMap::new();
+    for (resource, actions) in resources {
+        groups.entry(actions).or_default().insert(resource);
+    }
+    groups
+}
+
+fn statement(sid: &str, actions: &Actions, resources: &BTreeSet<&str>, condition: Option<Value>) -> Value {
     let mut statement = json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources });
     if let Some(condition) = condition {
         statement["Condition"] = condition;

@@ -1,6 +1,6 @@
 //! Policies for every way to name a model.
 
-use super::policy::{Actions, Need, Policy};
+use super::policy::{Need, Policy};
 
 fn need(used_by: &str, model: &str, region: &str) -> Need {
     Need {
@@ -8,12 +8,14 @@ fn need(used_by: &str, model: &str, region: &str) -> Need {
         model: model.to_owned(),
         region: region.to_owned(),
         guardrail: None,
+        whole: true,
+        streamed: false,
         counts: false,
     }
 }
 
-fn policy(needs: &[Need], streaming: bool) -> Policy {
-    Policy::of(needs, "123456789012", Actions { streaming })
+fn policy(needs: &[Need]) -> Policy {
+    Policy::of(needs, "123456789012")
 }
 
 #[test]
@@ -35,13 +37,13 @@ fn every_way_to_name_a_model_is_allowed_and_no_more() {
         ),
         need("g/gov", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", "us-gov-west-1"),
     ];
-    let whole = policy(&needs, false);
+    let whole = policy(&needs);
     let document = whole.document();
     insta::assert_json_snapshot!("policy", document);
     assert_eq!(whole.notes().count(), 1, "the application profile");
     // In any order.
     needs.reverse();
-    assert_eq!(policy(&needs, false).document(), document);
+    assert_eq!(policy(&needs).document(), document);
     insta::assert_snapshot!("policy-in-words", whole.in_words());
 }
 
@@ -49,13 +51,21 @@ fn every_way_to_name_a_model_is_allowed_and_no_more() {
 fn streams_counts_and_guardrails_are_allowed_where_they_are_used() {
     let mut one = need("a/eu", "eu.anthropic.claude-haiku-4-5-20251001-v1:0", "eu-central-1");
     one.counts = true;
+    one.streamed = true;
     one.guardrail = Some("gr-1".to_owned());
-    let document = policy(&[one.clone()], true).document();
+    let document = policy(&[one.clone()]).document();
     insta::assert_json_snapshot!("policy-streaming", document);
     one.counts = false;
     one.guardrail = None;
-    let text = policy(&[one], false).document().to_string();
+    one.streamed = false;
+    let text = policy(&[one.clone()]).document().to_string();
     for absent in ["CountTokens", "ResponseStream", "Guardrail"] {
         assert!(!text.contains(absent), "{absent}");
     }
+    // A target that only streams needs nothing else.
+    let streams = Need { whole: false, streamed: true, ..need("a/us", "deepseek.v3.2", "us-west-2") };
+    let document = policy(&[one, streams]).document();
+    let first = &document["Statement"][0];
+    assert_eq!(first["Action"], serde_json::json!(["bedrock:InvokeModelWithResponseStream"]));
+    assert_eq!(first["Resource"].as_array().unwrap().len(), 1);
 }

@@ -172,6 +172,7 @@ async fn answers_keep_a_schema_and_system_text_stands_behind_the_user() {
     assert_eq!(error.code(), Some("ValidationException"));
 }
 
+#[tokio::test]
 async fn faults_have_bedrocks_shapes() {
     let cases = [
         ("throttled", 429, Some("ThrottlingException")),
