@@ -115,3 +115,69 @@ fn a_failure_does_not_wait_for_standard_input() {
     assert_eq!(end.recv_timeout(Duration::from_mins(1)), Ok(Some(69)), "the input is still open");
     drop(input);
 }
+
+/// A folder in which `ask` finds a definition, a prompt, and an OpenAI account at `url`.
+fn folder_to_ask_in(url: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("m.json"), r#"{"name": "gpt-5.4-mini", "provider": "openai"}"#).unwrap();
+    std::fs::write(at("prompt.txt"), "Tell me a long story.").unwrap();
+    let settings =
+        format!("providers:\n  openai: {{ api: openai, base_url: \"{url}\", api_key: {{ env: ASK_TEST_KEY }} }}\n");
+    std::fs::write(at("landbridge.yaml"), settings).unwrap();
+    folder
+}
+
+fn ask_in(folder: &tempfile::TempDir) -> Command {
+    let mut command = landbridge();
+    command.current_dir(folder.path()).env_remove("ASK_TEST_KEY").stdin(Stdio::null());
+    command.args(["--config", "landbridge.yaml", "ask", "-m", "m.json", "-p", "prompt.txt", "--history", "h.json"]);
+    command
+}
+
+#[test]
+fn an_interrupt_stops_the_call_and_keeps_what_was_said_on_the_screen() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = folder_to_ask_in(&format!("http://{}/v1", listener.local_addr().unwrap()));
+    // Begins an answer, and then waits for the caller to hang up.
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+        }
+        let chunk = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"Once upon a time"},"finish_reason":null}]}"#;
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{chunk}\n\n").unwrap();
+        stream.flush().unwrap();
+        let mut rest = Vec::new();
+        // The end of the connection, however it comes.
+        let _ = reader.read_to_end(&mut rest);
+    });
+    let mut child =
+        ask_in(&folder).env("ASK_TEST_KEY", "k").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 16];
+    child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"Once upon a time");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("stopped; the call may be billed all the same"), "{err}");
+    assert!(!folder.path().join("h.json").exists(), "half an answer is not kept");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_missing_key_is_named_and_nothing_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = folder_to_ask_in(&format!("http://{}/v1", listener.local_addr().unwrap()));
+    let output = ask_in(&folder).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("ASK_TEST_KEY"), "{err}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "somebody was called");
+}

@@ -231,9 +231,8 @@ fn tell(
         }
     }
     parts.push(format!("{:.2} s in all", answered.took.as_secs_f64()));
-    let cost = answered
-        .usage
-        .and_then(|usage| catalog.cost(target.api, &target.model, &usage, answered.tier, multiplier));
+    let cost =
+        answered.usage.and_then(|usage| catalog.cost(target.api, &target.model, &usage, answered.tier, multiplier));
     parts.push(match cost {
         Some(cost) => format!("{cost} US dollars"),
         None => "cost not known: the catalogue has no price for it".to_owned(),

@@ -135,9 +135,8 @@ fn alive(
 
 /// The best substitute of a model that a protocol serves and that is alive.
 fn substitute(catalog: &Catalog, api: Api, model: &str, wanted: Api, today: Date) -> Option<String> {
-    let serves = |name: &&&str| {
-        catalog.find(wanted, name).is_some_and(|found| found.api == wanted && !found.has_ended(today))
-    };
+    let serves =
+        |name: &&&str| catalog.find(wanted, name).is_some_and(|found| found.api == wanted && !found.has_ended(today));
     let names = catalog.substitutes(api, model);
     names.iter().find(serves).map(|name| (*name).to_owned())
 }

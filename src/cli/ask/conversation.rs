@@ -96,9 +96,10 @@ impl History {
         let messages: Vec<Value> = serde_json::from_slice(&bytes)
             .map_err(|error| Failure::new(format!("{name} is no list of OpenAI's messages: {error}")))?;
         let odd = messages.iter().position(|message| {
-            !message.get("role").and_then(Value::as_str).is_some_and(|role| {
-                matches!(role, "system" | "developer" | "user" | "assistant" | "tool" | "function")
-            })
+            !message
+                .get("role")
+                .and_then(Value::as_str)
+                .is_some_and(|role| matches!(role, "system" | "developer" | "user" | "assistant" | "tool" | "function"))
         });
         match odd {
             Some(place) => Err(Failure::new(format!("{name}: message {} has no role that OpenAI knows", place + 1))),
@@ -122,16 +123,16 @@ impl History {
                 break text;
             }
         };
-        write_whole(&self.path, &text)
-            .map_err(|error| Failure::new(format!("the conversation cannot be kept in {}: {error}", self.path.display())))
+        write_whole(&self.path, &text).map_err(|error| {
+            Failure::new(format!("the conversation cannot be kept in {}: {error}", self.path.display()))
+        })
     }
 
     /// Forgets the oldest turn; what the system said stays. False when only the newest turn is left.
     fn forget_oldest_turn(&mut self) -> bool {
         let is_user = |message: &Value| message.get("role").and_then(Value::as_str) == Some("user");
-        let is_system = |message: &Value| {
-            matches!(message.get("role").and_then(Value::as_str), Some("system" | "developer"))
-        };
+        let is_system =
+            |message: &Value| matches!(message.get("role").and_then(Value::as_str), Some("system" | "developer"));
         let Some(first) = self.messages.iter().position(|message| !is_system(message)) else { return false };
         let rest = self.messages.iter().skip(first + 1).position(is_user);
         let Some(next) = rest.map(|place| first + 1 + place) else { return false };

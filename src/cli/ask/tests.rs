@@ -27,12 +27,8 @@ fn chosen<'w>(
     change: impl FnOnce(&mut choose::Wish<'w>),
 ) -> Result<(String, String, usize)> {
     let accounts = Settings::read(Path::new("s"), super::DEFAULT_ACCOUNTS.as_bytes(), &[].into(), &[]).unwrap();
-    let mut wish = choose::Wish {
-        provider: None,
-        model: None,
-        use_substitute: false,
-        timeout: std::time::Duration::from_secs(1),
-    };
+    let mut wish =
+        choose::Wish { provider: None, model: None, use_substitute: false, timeout: std::time::Duration::from_secs(1) };
     change(&mut wish);
     let (facts, catalog) = (accounts.settings.provider_facts(), Catalog::builtin());
     let today = "2026-11-22".parse().unwrap();
@@ -138,7 +134,11 @@ fn folder(model: &str, provider: &str) -> tempfile::TempDir {
         "parameters": { "max_tokens": 200 }, "system": "Be brief.", "format": "markdown" });
     fs::write(folder.path().join("m.json"), definition.to_string()).unwrap();
     fs::write(folder.path().join("prompt.txt"), "Say something about durable queues.\n").unwrap();
-    fs::write(folder.path().join("landbridge.yaml"), format!("{}prices: {{ {provider}: {{ multiplier: 0.5 }} }}\n", super::DEFAULT_ACCOUNTS)).unwrap();
+    fs::write(
+        folder.path().join("landbridge.yaml"),
+        format!("{}prices: {{ {provider}: {{ multiplier: 0.5 }} }}\n", super::DEFAULT_ACCOUNTS),
+    )
+    .unwrap();
     folder
 }
 
@@ -177,7 +177,11 @@ fn what_cannot_be_asked_is_not_asked() {
     let history = dead.path().join("h.json").display().to_string();
     let ended = ask(dead.path(), &["--history", &history]);
     assert_eq!(ended.exit, Exit::Failed);
-    assert!(ended.err.contains("was shut down on 2026-09-10") && ended.err.contains("--use-substitute"), "{}", ended.err);
+    assert!(
+        ended.err.contains("was shut down on 2026-09-10") && ended.err.contains("--use-substitute"),
+        "{}",
+        ended.err
+    );
     assert!(!Path::new(&history).exists() && ended.out.is_empty());
     let ended = ask(dead.path(), &["--use-substitute"]);
     assert_eq!(ended.exit, Exit::Success, "{}", ended.err);
