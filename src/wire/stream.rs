@@ -10,8 +10,6 @@ mod merge;
 pub mod sse;
 mod stops;
 mod tags;
-#[cfg(test)]
-mod tests;
 mod undo;
 
 use serde_json::Value;

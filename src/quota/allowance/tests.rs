@@ -1,3 +1,5 @@
+//! Allowances: what fits, what waits, what is learned.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Lines and turns: shares, passing, and waits that end.
+
 use proptest::prelude::*;
 
 use super::{line::QUEUED_TURN, *};

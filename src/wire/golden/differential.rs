@@ -105,17 +105,12 @@ fn every_difference_from_another_translator_is_explained() {
                         && one.path == path
                         && !one.because.is_empty()
                 });
-                match known {
-                    Some(place) => used[place] = true,
-                    None => {
-                        let at = |value: &Value| value.pointer(&path).unwrap_or(&Value::Null).to_string();
-                        unexplained.push(format!(
-                            "{} on {model}: {path}: ours {}, theirs {}",
-                            request.name,
-                            at(&ours),
-                            at(theirs)
-                        ));
-                    }
+                if let Some(place) = known {
+                    used[place] = true;
+                } else {
+                    let at = |value: &Value| value.pointer(&path).unwrap_or(&Value::Null).to_string();
+                    let (ours, theirs) = (at(&ours), at(theirs));
+                    unexplained.push(format!("{} on {model}: {path}: ours {ours}, theirs {theirs}", request.name));
                 }
             }
         }

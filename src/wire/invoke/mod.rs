@@ -8,8 +8,6 @@ mod claude;
 mod claude_answer;
 mod events;
 mod llama;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
 use serde_json::Value;
