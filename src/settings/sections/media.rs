@@ -53,7 +53,7 @@ impl MediaRule {
             Some((scheme, _)) => return Err(format!("`{scheme}` is neither https nor http")),
         };
         let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if place.contains('@') || path.contains(['?', '#', '*']) {
+        if place.contains('@') || rest.contains(['?', '#']) || path.contains('*') {
             return Err("it holds more than a scheme, a host, a port and the beginning of a path".to_owned());
         }
         let colon = place.rfind(':').filter(|_| !place.ends_with(']'));
@@ -98,7 +98,10 @@ pub(in crate::settings) fn read(node: &Node, findings: &mut Findings) -> Option<
 }
 
 fn rules(node: &Node, findings: &mut Findings) -> Option<Vec<MediaRule>> {
-    node.list("allow", MOST, findings)?.iter().map(|item| rule(item, findings)).collect()
+    // Every one is read, so that every fault is told.
+    let rules: Vec<Option<MediaRule>> =
+        node.list("allow", MOST, findings)?.iter().map(|item| rule(item, findings)).collect();
+    rules.into_iter().collect()
 }
 
 fn rule(node: &Node, findings: &mut Findings) -> Option<MediaRule> {

@@ -114,10 +114,11 @@ fn every_problem_has_a_place_and_advice() {
             "media: { allow: ['ftp://x', 'https://a?b'], max_bytes: 4GB, timeout: 1h, private: yes, size: 1 }",
             &[
                 "2:18 bad-url: `allow` cannot be read: `ftp` is neither https nor http (write an address such as https://images.example.com, or a host such as *.example.com)",
-                "2:57 bad-size: `max_bytes` is no size from 1 byte to 25MB (write a number of bytes, or a size such as 500kB, 4MB or 4MiB, up to 25MB)",
-                "2:71 out-of-range: `timeout` is 1h, outside 100ms to 2m (write a span from 100ms to 2m)",
-                "2:84 wrong-type: `private` must be true or false, not text (write `true`, without quotes)",
-                "2:89 unknown-key: unknown key `size` (`media` has the keys `allow`, `max_bytes`, `timeout`, `private`)",
+                "2:29 bad-url: `allow` cannot be read: it holds more than a scheme, a host, a port and the beginning of a path (write an address such as https://images.example.com, or a host such as *.example.com)",
+                "2:56 bad-size: `max_bytes` is no size from 1 byte to 25MB (write a number of bytes, or a size such as 500kB, 4MB or 4MiB, up to 25MB)",
+                "2:70 out-of-range: `timeout` is 1h, outside 100ms to 2m (write a span from 100ms to 2m)",
+                "2:83 wrong-type: `private` must be true or false, not text (write `true`, without quotes)",
+                "2:88 unknown-key: unknown key `size` (`media` has the keys `allow`, `max_bytes`, `timeout`, `private`)",
             ],
         ),
         (
