@@ -11,7 +11,7 @@
 //! | 4 | [`provider`], [`store`], [`watch`], [`settings`], [`metrics`] |
 //! | 3 | [`snapshot`], [`wire`] |
 //! | 2 | [`routing`], [`rollout`], [`quota`], [`job`] |
-//! | 1 | [`spec`], [`catalog`] |
+//! | 1 | [`spec`], [`catalog`], [`access`] |
 //! | 0 | [`names`], [`ids`], [`money`], [`clock`], [`usage`], [`diagnostic`], [`yaml`] |
 //!
 //! One job, one direction: `http` validates and `store` makes it durable; `engine` claims it under a permit; `routing`
@@ -28,6 +28,7 @@ pub mod names;
 pub mod usage;
 pub mod yaml;
 
+pub mod access;
 pub mod catalog;
 pub mod spec;
 

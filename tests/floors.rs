@@ -18,7 +18,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["provider", "store", "watch", "settings", "metrics"]),
     (3, &["snapshot", "wire"]),
     (2, &["routing", "rollout", "quota", "job"]),
-    (1, &["spec", "catalog"]),
+    (1, &["spec", "catalog", "access"]),
     (0, &["names", "ids", "money", "clock", "usage", "diagnostic", "yaml"]),
 ];
 

@@ -71,7 +71,8 @@ impl Local {
         let address = listen
             .parse()
             .map_err(|_| self.bad(&format!("`listen` is {listen:?}, not an address such as {DEFAULT_LISTEN}")))?;
-        Ok(url_of(address))
+        let scheme = if self.file.get("tls").is_some_and(|tls| !tls.is_null()) { "https" } else { "http" };
+        Ok(url_of(scheme, address))
     }
 
     /// The folders of specs and of model definitions.
@@ -114,7 +115,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The URL at which a listener is reached from this machine.
-fn url_of(mut listen: SocketAddr) -> String {
+fn url_of(scheme: &str, mut listen: SocketAddr) -> String {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     // A listener on every address is reached on loopback.
     if listen.ip().is_unspecified() {
@@ -123,7 +124,7 @@ fn url_of(mut listen: SocketAddr) -> String {
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    format!("http://{listen}")
+    format!("{scheme}://{listen}")
 }
 
 #[cfg(test)]
@@ -138,7 +139,7 @@ mod tests {
             ("[::]:4100", "http://[::1]:4100"),
             ("10.0.0.7:4100", "http://10.0.0.7:4100"),
         ] {
-            assert_eq!(url_of(listen.parse().unwrap()), url);
+            assert_eq!(url_of("http", listen.parse().unwrap()), url);
         }
     }
 }

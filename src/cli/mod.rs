@@ -12,6 +12,7 @@ pub mod flag;
 pub mod iam_policy;
 pub mod init;
 pub mod jobs;
+pub mod key;
 pub mod lever;
 pub mod local;
 pub mod models;
@@ -108,6 +109,9 @@ pub enum Command {
     Rollback(rollback::RollbackArgs),
     /// Undo a rollback
     Resume(rollback::ResumeArgs),
+    /// Make, list and revoke keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Show who did what, when, and why
     Audit(audit::AuditArgs),
     /// Ask a model one prompt, and see the answer come, its time and its cost
@@ -175,6 +179,7 @@ impl Cli {
             Command::Quota(command) => wait_for(quota::execute(command, config, console)),
             Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
             Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
+            Command::Key(command) => wait_for(key::execute(command, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),
             Command::Ask(args) => serve(ask::execute(args, config, console)),
             Command::Models(args) => wait_for(models::execute(args, config, console)),

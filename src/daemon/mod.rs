@@ -6,7 +6,11 @@
 mod limits;
 mod signals;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +22,7 @@ use crate::{
         Engine, Pace, Parts,
         reload::{FirstLoad, Origin, Reloader, first_load},
     },
-    http::{self, App},
+    http::{self, App, Keyring, Serving, Tls},
     metrics::{Metrics, ReloadTrigger},
     provider,
     settings::{self, Environment, Override, Settings, StoreSetting},
@@ -67,7 +71,9 @@ pub struct Daemon {
     engine: Arc<Engine>,
     reloader: Arc<Reloader>,
     watcher: Watcher,
-    listeners: Vec<(TcpListener, axum::Router)>,
+    keys: Arc<Keyring>,
+    tls: Option<Arc<Tls>>,
+    listeners: Vec<(TcpListener, axum::Router, Serving)>,
     simulation: Option<Arc<Simulation>>,
     address: SocketAddr,
     stop: CancellationToken,
@@ -110,7 +116,12 @@ impl Daemon {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
+        let tls = settings.tls.clone().map(Tls::load).transpose().map_err(DaemonError::Other)?.map(Arc::new);
         let store = open_store(&settings.store, clock.clone())?;
+        let keys = Arc::new(Keyring::load(store.clone(), &settings.keys, settings.listen.ip().is_loopback()).await?);
+        if keys.is_empty() && !settings.listen.ip().is_loopback() {
+            return Err(DaemonError::Settings(vec![open_listener(&settings, &options.config)]));
+        }
         let node = store.local_node();
         let metrics = Arc::new(Metrics::new());
         let (flags, findings) = settings::environment_flags(&options.environment, &settings.provider_facts());
@@ -155,13 +166,15 @@ impl Daemon {
             );
         }
         let reloader = Arc::new(Reloader::new(engine.clone(), origin, settings, kept));
-        let app = App { engine: engine.clone(), reloader: reloader.clone() };
-        listeners.push((main, http::router(app.clone())));
+        let app = App { engine: engine.clone(), reloader: reloader.clone(), keys: keys.clone() };
+        let connections = limits::max_connections();
+        listeners.push((main, http::router(app.clone()), Serving { connections, tls: tls.clone() }));
         if let Some(ops) = ops {
-            listeners.push((ops, http::ops_router(app)));
+            listeners.push((ops, http::ops_router(app), Serving { connections: limits::PROBES, tls: None }));
         }
         tokio::spawn(follow(steady, stop.clone()));
-        Ok(Self { engine, reloader, watcher, listeners, simulation, address, stop, force: CancellationToken::new() })
+        let force = CancellationToken::new();
+        Ok(Self { engine, reloader, watcher, keys, tls, listeners, simulation, address, stop, force })
     }
 
     /// Where the API listens.
@@ -184,17 +197,17 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError`] when a listener broke, or the good order could not be written down.
     pub async fn run(self) -> Result<(), DaemonError> {
-        let Self { engine, reloader, mut watcher, listeners, simulation, address, stop, force } = self;
+        let Self { engine, reloader, keys, tls, mut watcher, listeners, simulation, address, stop, force } = self;
         tracing::info!(
             %address, pipelines = engine.world().snapshot.pipelines.len(), generation = engine.world().snapshot.generation,
             "landbridge {} is ready", env!("CARGO_PKG_VERSION")
         );
         let serving = CancellationToken::new();
         let mut servers = JoinSet::new();
-        for (listener, router) in listeners {
+        for (listener, router, how) in listeners {
             let (serving, stop) = (serving.clone(), stop.clone());
             servers.spawn(async move {
-                if let Err(error) = http::serve(listener, router, serving).await {
+                if let Err(error) = http::serve(listener, router, how, serving).await {
                     tracing::error!(%error, "a listener broke; the daemon stops");
                     stop.cancel();
                 }
@@ -209,6 +222,17 @@ impl Daemon {
                 }
             })
         };
+        let following = {
+            let (reloader, serving) = (reloader.clone(), serving.clone());
+            tokio::spawn(async move {
+                let certificate = async {
+                    if let Some(tls) = tls {
+                        tls.follow(serving.clone()).await;
+                    }
+                };
+                tokio::join!(certificate, keys.follow(|| reloader.settings().keys, serving.clone()));
+            })
+        };
         let drain = || reloader.settings().drain;
         let ended = engine.run(Pace::default(), stop.clone(), drain, force.clone()).await;
         serving.cancel();
@@ -216,6 +240,7 @@ impl Daemon {
         if tokio::time::timeout(limits::CLOSING, closing).await.is_err() {
             tracing::warn!("some requests were still open at the end");
         }
+        following.abort();
         signals.abort();
         reloads.abort();
         // Whoever else holds the endpoints stops them by letting go.
@@ -245,6 +270,18 @@ async fn follow(clock: Arc<SteadyClock>, stop: CancellationToken) {
             ),
         }
     }
+}
+
+/// Why nobody is served beyond this machine while no key exists.
+fn open_listener(settings: &Settings, config: &Path) -> Diagnostic {
+    let message = format!(
+        "`listen` is {}, beyond this machine, and no key exists: anybody who reaches that address could send jobs at your \
+         cost",
+        settings.listen
+    );
+    Diagnostic::error("open-listener", &config.display().to_string(), message).help(
+        "make a key with `landbridge key create --scope submit`, declare one under `keys`, or listen on 127.0.0.1",
+    )
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {

@@ -4,6 +4,8 @@
 //! is the only memory; a job carried on by another daemon goes on where this one left it.
 
 mod ends;
+mod intent;
+mod live;
 mod ready;
 mod turn;
 
@@ -19,7 +21,8 @@ use super::{
     ask::ask,
     health::charge,
     inflight::Stop,
-    settle::{failure, open_attempt, settle},
+    live::Live,
+    settle::{failure, settle},
     size::Sizes,
     unfit::{Unfit, no_target_left},
     world::Lane,
@@ -38,8 +41,7 @@ use crate::{
     routing::{Decision, Question, Route, decide, prompt::decide_cheaply},
     snapshot::Snapshot,
     spec::{Pipeline, Target, TargetIx, condition::Facts},
-    store::{AttemptEnd, Claimed, Intent, Next, Settlement},
-    wire::Prepared,
+    store::{AttemptEnd, Claimed, Next, Settlement},
 };
 
 /// A throttled target whose wait is longer than this is passed over for the next of the chain.
@@ -55,6 +57,8 @@ struct Carried<'a> {
     body: Arc<Value>,
     past: Vec<Past>,
     stop: &'a Arc<Stop>,
+    /// Its caller waits.
+    live: Option<Live>,
     sizes: Sizes,
     /// Targets that cannot carry this request, with the reason; only ever grows.
     unfit: Vec<(TargetIx, Unfit)>,
@@ -101,19 +105,31 @@ pub(super) async fn carry(engine: &Arc<Engine>, job: Claimed, stop: &Arc<Stop>) 
     };
     let past = Past::from_attempts(&job.attempts);
     let id = job.id.to_string();
-    let mut carried =
-        Carried { engine, job, id, body, past, stop, sizes: Sizes::default(), unfit: Vec::new(), version: 0 };
-    for _ in 0..MAX_TURNS {
-        match carried.turn().await {
-            Turn::Again => {}
-            Turn::Done => return,
-        }
-    }
-    tracing::error!(job = carried.id, "the job did not settle in {MAX_TURNS} turns; it goes back to the queue");
-    carried.settle(None, Next::Wait(engine.clock.now() + SPILL_AFTER)).await;
+    Carried { engine, job, id, body, past, stop, live: None, sizes: Sizes::default(), unfit: Vec::new(), version: 0 }
+        .finish()
+        .await;
+}
+
+/// The same for a job whose caller waits, and which no row holds yet.
+pub(super) async fn carry_live(engine: &Arc<Engine>, job: Claimed, body: Arc<Value>, live: Live, stop: &Arc<Stop>) {
+    engine.observe_claim(&job);
+    let (id, live) = (job.id.to_string(), Some(live));
+    let (past, sizes, unfit) = (Vec::new(), Sizes::default(), Vec::new());
+    Carried { engine, job, id, body, past, stop, live, sizes, unfit, version: 0 }.finish().await;
 }
 
 impl Carried<'_> {
+    async fn finish(&mut self) {
+        for _ in 0..MAX_TURNS {
+            match self.turn().await {
+                Turn::Again => {}
+                Turn::Done => return,
+            }
+        }
+        tracing::error!(job = self.id, "the job did not settle in {MAX_TURNS} turns; it goes back to the queue");
+        self.settle(None, Next::Wait(self.engine.clock.now() + SPILL_AFTER)).await;
+    }
+
     async fn turn(&mut self) -> Turn {
         let now = self.engine.clock.now();
         let world = self.engine.world();
@@ -261,62 +277,6 @@ impl Carried<'_> {
             if let Unfit::TooLong { told: told @ false, .. } = unfit {
                 *told = true;
                 self.engine.observe_fallback(spec, spec.target(*ix), to, Fault::TooLong);
-            }
-        }
-    }
-
-    async fn begin(
-        &mut self,
-        lane: &Lane,
-        decision: &Decision,
-        going: &Going,
-        prepared: &Prepared,
-        generation: u64,
-    ) -> bool {
-        let (target, now) = (&going.target, going.started_at);
-        let spec = &lane.loaded.pipeline;
-        let n = u32::try_from(self.job.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let assignment = match &self.job.assignment {
-            Some(_) => None,
-            None => decision.assignment(spec, &lane.flags),
-        };
-        let mut record = decision.record(spec, generation);
-        if going.spilled {
-            record
-                .reasons
-                .push(format!("the routed target's quota is exhausted, so {}, its equal, serves", target.name));
-        }
-        record.reasons.extend(self.unfit.iter().map(|(_, unfit)| format!("passed over: {unfit}")));
-        let intent = Intent {
-            attempt: going.attempt,
-            job: self.job.id,
-            fence: self.job.fence,
-            n,
-            target: target.name.clone(),
-            provider: target.provider.clone(),
-            model: target.model.clone(),
-            region: target.region.clone(),
-            started_at: now,
-            generation,
-            decision: serde_json::to_string(&record).unwrap_or_default(),
-            assignment: assignment.clone(),
-            fidelity: prepared.fidelity.clone(),
-            most_cost: going.most_cost,
-        };
-        match self.engine.store.begin(vec![intent]).await.map(|mut held| held.pop().unwrap_or(false)) {
-            Ok(true) => {
-                self.job.assignment = self.job.assignment.take().or(assignment);
-                self.job.attempts.push(open_attempt(going.attempt, n, target, now));
-                true
-            }
-            Ok(false) => {
-                tracing::debug!(job = self.id, "the fence is void: the job was cancelled, expired or taken over");
-                false
-            }
-            Err(error) => {
-                tracing::error!(job = self.id, %error, "the intent could not be stored; nothing was sent");
-                self.settle(None, Next::Queue).await;
-                false
             }
         }
     }

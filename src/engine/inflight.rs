@@ -63,6 +63,8 @@ struct Entry {
 struct Jobs {
     by_id: HashMap<JobId, Entry>,
     by_pipeline: HashMap<PipelineName, u32>,
+    /// Of those in flight, how many a caller waits for.
+    live: usize,
 }
 
 /// All jobs in flight.
@@ -76,11 +78,24 @@ pub struct Inflight {
 impl Inflight {
     /// Lists a job; the ticket strikes it off.
     pub fn admit(self: &Arc<Self>, job: JobId, pipeline: PipelineName) -> Ticket {
-        let stop = Arc::new(Stop::default());
+        self.list(&mut self.lock(), job, pipeline, false)
+    }
+
+    /// The same for a job whose caller waits, while there are fewer than `most` of that kind.
+    pub fn admit_live(self: &Arc<Self>, job: JobId, pipeline: PipelineName, most: usize) -> Option<Ticket> {
         let mut jobs = self.lock();
+        if jobs.live >= most {
+            return None;
+        }
+        jobs.live += 1;
+        Some(self.list(&mut jobs, job, pipeline, true))
+    }
+
+    fn list(self: &Arc<Self>, jobs: &mut Jobs, job: JobId, pipeline: PipelineName, live: bool) -> Ticket {
+        let stop = Arc::new(Stop::default());
         *jobs.by_pipeline.entry(pipeline.clone()).or_default() += 1;
         jobs.by_id.insert(job, Entry { pipeline: pipeline.clone(), stop: stop.clone() });
-        Ticket { inflight: self.clone(), job, pipeline, stop }
+        Ticket { inflight: self.clone(), job, pipeline, stop, live }
     }
 
     /// How many jobs of a pipeline are in flight.
@@ -149,6 +164,7 @@ pub struct Ticket {
     job: JobId,
     pipeline: PipelineName,
     stop: Arc<Stop>,
+    live: bool,
 }
 
 impl Ticket {
@@ -162,6 +178,9 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut jobs = self.inflight.lock();
         jobs.by_id.remove(&self.job);
+        if self.live {
+            jobs.live = jobs.live.saturating_sub(1);
+        }
         if let Some(count) = jobs.by_pipeline.get_mut(&self.pipeline) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -194,6 +213,16 @@ mod tests {
         assert_eq!((inflight.of(&pipeline), inflight.len()), (0, 0));
         assert!(!inflight.stop(job, StopReason::Cancelled));
         inflight.emptied().await;
+    }
+
+    #[test]
+    fn callers_who_wait_never_take_all_places() {
+        let inflight = Arc::new(Inflight::default());
+        let admit = || inflight.admit_live(JobId::generate(), PipelineName::new("p").unwrap(), 2);
+        let (first, _second) = (admit(), admit());
+        assert!(first.is_some() && admit().is_none());
+        drop(first);
+        assert!(admit().is_some());
     }
 
     #[tokio::test]

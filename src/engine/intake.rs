@@ -2,13 +2,15 @@
 //!
 //! Invariant: a job is acknowledged after the store says that it is durable, and not before.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Engine, world::World};
 use crate::{
+    access::Caller,
     clock::Timestamp,
     ids::JobId,
     job::{Envelope, State},
+    money::Usd,
     names::PipelineName,
     snapshot::LoadedPipeline,
     store::{NewJob, StoreError, Submitted},
@@ -58,6 +60,24 @@ pub enum IntakeError {
         /// The job that has it.
         job: JobId,
     },
+    /// The caller's key is bound to other pipelines.
+    #[error("key {key:?} is bound to other pipelines than {pipeline}")]
+    NotReached {
+        /// The key's name.
+        key: String,
+        /// The pipeline.
+        pipeline: PipelineName,
+    },
+    /// The caller's key has spent what it may.
+    #[error(
+        "key {key:?} has spent its {budget} US dollars for today (UTC); it goes on tomorrow, or with a larger budget"
+    )]
+    Spent {
+        /// The key's name.
+        key: String,
+        /// A day.
+        budget: Usd,
+    },
     /// The daemon is going down.
     #[error("this daemon is draining and takes no new jobs; try again in a moment")]
     Draining,
@@ -95,7 +115,7 @@ impl World {
 
 impl Engine {
     /// Takes jobs in; one answer each, in order. Durable when it returns.
-    pub async fn submit(&self, caller: &str, envelopes: Vec<Envelope>) -> Vec<Result<Accepted, IntakeError>> {
+    pub async fn submit(&self, caller: &Caller, envelopes: Vec<Envelope>) -> Vec<Result<Accepted, IntakeError>> {
         self.take_in(caller, envelopes, None).await
     }
 
@@ -103,7 +123,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`IntakeError`] as for any job; a job whose prompt is pruned is `Invalid`.
-    pub async fn retry(&self, caller: &str, job: JobId) -> Result<Accepted, IntakeError> {
+    pub async fn retry(&self, caller: &Caller, job: JobId) -> Result<Accepted, IntakeError> {
         let record = self.store.job(job).await.map_err(store_error)?;
         let record =
             record.ok_or_else(|| IntakeError::Invalid { message: format!("there is no job {job}"), param: "id" })?;
@@ -140,7 +160,7 @@ impl Engine {
 
     async fn take_in(
         &self,
-        caller: &str,
+        caller: &Caller,
         envelopes: Vec<Envelope>,
         retry_of: Option<JobId>,
     ) -> Vec<Result<Accepted, IntakeError>> {
@@ -175,14 +195,15 @@ impl Engine {
             .collect()
     }
 
-    fn new_job(
+    /// What a caller hands in, as the row that it becomes.
+    pub(super) fn new_job(
         &self,
-        caller: &str,
+        caller: &Caller,
         envelope: Envelope,
         retry_of: Option<JobId>,
         now: Timestamp,
     ) -> Result<NewJob, IntakeError> {
-        let loaded = self.pipeline_for(&envelope)?;
+        let loaded = self.pipeline_for_caller(caller, &envelope)?;
         let spec = &loaded.pipeline;
         let digest = envelope.digest();
         let deadline = envelope.deadline.unwrap_or(now + spec.deadline);
@@ -205,7 +226,7 @@ impl Engine {
         Ok(NewJob {
             id: JobId::generate(),
             pipeline: spec.name.clone(),
-            caller: caller.to_owned(),
+            caller: caller.id().to_owned(),
             idempotency_key: envelope.idempotency_key,
             digest,
             batch: envelope.batch,
@@ -220,8 +241,41 @@ impl Engine {
         })
     }
 
+    /// Checks that the caller reaches the pipeline of an envelope.
+    ///
+    /// # Errors
+    /// [`IntakeError`] as for a job.
+    pub fn reach(&self, caller: &Caller, envelope: &Envelope) -> Result<(), IntakeError> {
+        self.pipeline_for_caller(caller, envelope).map(drop)
+    }
+
+    /// The pipeline of an envelope, if the caller reaches it and may still spend.
+    pub(super) fn pipeline_for_caller(
+        &self,
+        caller: &Caller,
+        envelope: &Envelope,
+    ) -> Result<Arc<LoadedPipeline>, IntakeError> {
+        let not_reached = |pipeline: &PipelineName| IntakeError::NotReached {
+            key: caller.name().to_owned(),
+            pipeline: pipeline.clone(),
+        };
+        // Before it is looked up: who is bound learns nothing of other pipelines.
+        if let Some(name) = envelope.pipeline.as_ref().filter(|name| !caller.reaches(name)) {
+            return Err(not_reached(name));
+        }
+        let loaded = self.pipeline_for(envelope)?;
+        if !caller.reaches(&loaded.pipeline.name) {
+            return Err(not_reached(&loaded.pipeline.name));
+        }
+        let budget = caller.key().and_then(|key| key.limits.usd_per_day);
+        if let Some(budget) = budget.filter(|budget| self.spending.by(caller.id(), self.clock.now()) >= *budget) {
+            return Err(IntakeError::Spent { key: caller.name().to_owned(), budget });
+        }
+        Ok(loaded)
+    }
+
     /// The pipeline that an envelope names, or the one that accepts its model.
-    pub(super) fn pipeline_for(&self, envelope: &Envelope) -> Result<std::sync::Arc<LoadedPipeline>, IntakeError> {
+    pub(super) fn pipeline_for(&self, envelope: &Envelope) -> Result<Arc<LoadedPipeline>, IntakeError> {
         self.world.load().pipeline_for(envelope).cloned()
     }
 

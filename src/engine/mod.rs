@@ -4,16 +4,20 @@
 //! by fence. Loops are reconcilers: they run on a signal and on a period, and may be run again at any time.
 
 mod ask;
+pub mod batches;
 mod carry;
 mod cost;
 mod dispatch;
 pub mod explain;
+pub mod files;
 mod forecast;
+pub mod form;
 pub mod health;
 mod holds;
 mod inflight;
 pub mod intake;
 pub mod levers;
+pub mod live;
 mod observe;
 mod quotas;
 pub mod reload;
@@ -43,20 +47,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    forecast::{Ahead, Forecast},
-    health::QuotaStanding,
-    inflight::StopReason,
-    quotas::SetQuota,
-    upkeep::Pace,
-};
 use self::{
+    batches::Batches,
     health::Health,
     holds::HoldClocks,
     inflight::Inflight,
     levers::Runtime,
     spending::{Spending, day_start},
     world::World,
+};
+pub use self::{
+    forecast::{Ahead, Forecast},
+    health::QuotaStanding,
+    inflight::StopReason,
+    quotas::SetQuota,
+    upkeep::Pace,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -113,6 +118,7 @@ pub struct Engine {
     holds: HoldClocks,
     spending: Spending,
     inflight: Arc<Inflight>,
+    batches: Batches,
     /// What each provider's list prices are multiplied by.
     prices: ArcSwap<BTreeMap<ProviderName, Decimal>>,
     /// A job began to wait for a time.
@@ -134,6 +140,7 @@ impl Engine {
         let recovered = store.register(node).await?;
         let now = clock.now();
         let spent = store.spending(day_start(now)).await?;
+        let by_caller = store.spending_by_caller(day_start(now)).await?;
         let holds = HoldClocks::restore(store.documents(DocumentKind::HoldClock).await?);
         let learned = store.documents(DocumentKind::Quota).await?;
         let first = World::new(0, snapshot.clone(), FlagLevels::default(), Vec::new());
@@ -153,8 +160,9 @@ impl Engine {
             health: Health::default(),
             quota_book: quotas::QuotaBook::default(),
             holds,
-            spending: Spending::starting(now, spent),
+            spending: Spending::starting(now, spent, by_caller),
             inflight: Arc::default(),
+            batches: Batches::default(),
             prices: ArcSwap::default(),
             waiting: Notify::new(),
             accepting: AtomicBool::new(true),
@@ -167,6 +175,7 @@ impl Engine {
         *engine.runtime.lock().unwrap_or_else(PoisonError::into_inner) = runtime;
         engine.install(snapshot);
         engine.observe_unseen(&recovered.unseen);
+        engine.take_up_batches().await?;
         Ok((engine, recovered))
     }
 
@@ -187,6 +196,7 @@ impl Engine {
         loops.spawn(dispatch::run(self.clone(), pace.poll, stop.clone()));
         let (engine, timer_stop) = (self.clone(), upkeep_stop.clone());
         loops.spawn(async move { engine.health.keep_time(engine.clock.clone(), timer_stop).await });
+        loops.spawn(batches::run(self.clone(), stop.clone()));
         upkeep::spawn(self, &mut loops, pace, &upkeep_stop);
         stop.cancelled().await;
         self.accepting.store(false, Ordering::Release);

@@ -110,6 +110,7 @@ impl Reloader {
     /// For an engine that runs with `settings`.
     pub fn new(engine: Arc<Engine>, origin: Origin, settings: Settings, kept: BTreeMap<String, String>) -> Self {
         engine.install_quotas(&settings);
+        engine.batches.install_limits(settings.batches);
         Self { engine, origin, settings: Mutex::new(settings), kept: tokio::sync::Mutex::new(kept) }
     }
 
@@ -192,6 +193,7 @@ impl Reloader {
         if !difference.hot.is_empty() {
             *current = current.with_hot_parts_of(&new);
             self.engine.install_quotas(&current);
+            self.engine.batches.install_limits(current.batches);
             tracing::info!(keys = ?difference.hot, file, "settings reloaded");
         }
         (report(true, warnings), difference.restart)

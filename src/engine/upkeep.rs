@@ -180,6 +180,8 @@ impl Engine {
     }
 
     async fn prune(&self) -> Result<(), StoreError> {
+        self.sweep_files().await?;
+        self.sweep_batches().await?;
         let now = self.clock.now();
         let world = self.world.load_full();
         let retention = **self.retention.load();

@@ -1,25 +1,32 @@
 //! Errors as OpenAI's clients expect them: `{"error":{"message","type","param","code"}}`.
 
+use std::{borrow::Cow, time::Duration};
+
 use axum::{
     Json,
     extract::rejection::{BytesRejection, PathRejection, QueryRejection},
-    http::{Method, StatusCode, Uri, header},
+    http::{HeaderName, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::json;
 
+use super::keys::KeyError;
 use crate::{
     engine::{intake::IntakeError, levers::LeverError},
     job::EnvelopeError,
     store::StoreError,
 };
 
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// An error on its way to a caller.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
     body: ErrorBody,
+    /// When to come back.
+    retry_after: Option<Duration>,
 }
 
 /// OpenAI's error object; all four keys are always there.
@@ -29,12 +36,55 @@ pub struct ErrorBody {
     #[serde(rename = "type")]
     kind: &'static str,
     param: Option<String>,
-    code: &'static str,
+    code: Cow<'static, str>,
 }
 
 impl ApiError {
-    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, body: ErrorBody { message: message.into(), kind, param: None, code } }
+    pub(super) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1));
+        Self { status, body: ErrorBody { message: message.into(), kind, param: None, code: code.into() }, retry_after }
+    }
+
+    /// The same, blaming a parameter.
+    #[must_use]
+    pub(super) fn blaming(mut self, param: Option<impl Into<String>>) -> Self {
+        self.body.param = param.map(Into::into);
+        self
+    }
+
+    /// The same with a stable code of its own.
+    #[must_use]
+    pub(super) fn coded(mut self, code: &'static str) -> Self {
+        self.body.code = code.into();
+        self
+    }
+
+    /// The same, saying when to come back.
+    #[must_use]
+    pub(super) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// 401: no key, or one that opens nothing.
+    pub(super) fn unauthorised(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", message)
+    }
+
+    /// 403: the key is good, but not for this.
+    pub(super) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", code, message)
+    }
+
+    /// 429.
+    pub(super) fn too_many(code: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, code, message);
+        wait.map_or(error.clone(), |wait| error.after(wait))
     }
 
     /// 400: the caller's fault, in this field.
@@ -74,8 +124,12 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.body }))).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        if let Some(wait) = self.retry_after {
+            // Clients that know the finer header use it; whole seconds are rounded up, so that nobody comes too early.
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, millis.div_ceil(1_000).into());
+            headers.insert(RETRY_AFTER_MS, millis.into());
         }
         response
     }
@@ -102,6 +156,10 @@ impl From<IntakeError> for ApiError {
                 error.body.param = Some("idempotency_key".to_owned());
                 error
             }
+            IntakeError::NotReached { .. } => {
+                Self::forbidden("pipeline_not_allowed", message).blaming(Some("pipeline"))
+            }
+            IntakeError::Spent { .. } => Self::too_many("insufficient_quota", message, None),
             IntakeError::Draining | IntakeError::Store(_) => Self::unavailable(message),
         }
     }
@@ -114,6 +172,18 @@ impl From<LeverError> for ApiError {
             LeverError::UnknownPipeline { .. } => Self::not_found("pipeline_not_found", message),
             LeverError::Conflict(_) => Self::conflict(message),
             LeverError::Store(_) => Self::unavailable(message),
+        }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        let message = error.to_string();
+        match error {
+            KeyError::Invalid(param, _) => Self::invalid(Some(param), message),
+            KeyError::Forbidden(_) => Self::forbidden("insufficient_scope", message),
+            KeyError::Unknown(_) => Self::not_found("key_not_found", message),
+            KeyError::Store(_) => Self::unavailable(message),
         }
     }
 }

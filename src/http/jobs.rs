@@ -17,12 +17,13 @@ use serde_json::json;
 
 use super::{ApiError, App, view::JobView};
 use crate::{
+    access::{Caller, Scope},
     clock::parse_span,
     engine::intake::{Accepted, IntakeError, MAX_WAIT},
     ids::JobId,
     job::{Envelope, State as JobState},
     names::PipelineName,
-    store::{Cancelled, JobQuery},
+    store::{Cancelled, JobQuery, JobRecord, JobSummary},
 };
 
 /// Lines of one bulk, at most.
@@ -32,12 +33,11 @@ const LINES_A_SUBMIT: usize = 1_000;
 /// Jobs on a page, unless asked otherwise, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
-/// Who submits while no keys exist.
-pub(super) const CALLER: &str = "";
 
 /// One job, or many as NDJSON.
 pub(super) async fn submit(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
@@ -45,15 +45,15 @@ pub(super) async fn submit(
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if matches!(essence, "application/x-ndjson" | "application/jsonl" | "application/x-jsonlines") {
-        return submit_lines(&app, &body).await;
+        return submit_lines(&app, &caller, &body).await;
     }
-    let mut answers = app.engine.submit(CALLER, vec![Envelope::parse(&body)?]).await;
+    let mut answers = app.engine.submit(&caller, vec![Envelope::parse(&body)?]).await;
     let accepted = answers.pop().unwrap_or(Err(IntakeError::Draining))?;
     let status = if accepted.repeated { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(whole(&app, accepted.id).await?)).into_response())
+    Ok((status, Json(whole(&app, &caller, accepted.id).await?)).into_response())
 }
 
-async fn submit_lines(app: &App, body: &[u8]) -> Result<Response, ApiError> {
+async fn submit_lines(app: &App, caller: &Caller, body: &[u8]) -> Result<Response, ApiError> {
     let lines: Vec<(usize, &[u8])> = body
         .split(|byte| *byte == b'\n')
         .enumerate()
@@ -68,7 +68,7 @@ async fn submit_lines(app: &App, body: &[u8]) -> Result<Response, ApiError> {
         let parsed: Vec<(usize, Result<Envelope, ApiError>)> =
             chunk.iter().map(|(at, line)| (*at, Envelope::parse(line).map_err(ApiError::from))).collect();
         let good = parsed.iter().filter_map(|(_, envelope)| envelope.as_ref().ok().cloned()).collect();
-        let mut outcomes = app.engine.submit(CALLER, good).await.into_iter();
+        let mut outcomes = app.engine.submit(caller, good).await.into_iter();
         for (at, envelope) in parsed {
             let outcome = match envelope {
                 Ok(_) => outcomes.next().unwrap_or(Err(IntakeError::Draining)).map_err(ApiError::from),
@@ -95,15 +95,17 @@ pub(super) struct ShowQuery {
 /// One job; with `wait`, its end, or how it stands when the wait is over.
 pub(super) async fn show(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<String>,
     query: Result<Query<ShowQuery>, QueryRejection>,
 ) -> Result<Json<JobView>, ApiError> {
     let id = job_id(&id)?;
     if let Some(wait) = &query?.wait {
         let wait = parse_span(wait).map_err(|error| ApiError::invalid(Some("wait"), error.to_string()))?;
+        visible(&app, &caller, id).await?;
         wait_for_end(&app, id, wait.min(MAX_WAIT)).await?;
     }
-    Ok(Json(whole(&app, id).await?))
+    Ok(Json(whole(&app, &caller, id).await?))
 }
 
 /// How often a waiter looks for itself, in case a hint was lost.
@@ -136,6 +138,7 @@ async fn wait_for_end(app: &App, id: JobId, wait: Duration) -> Result<(), ApiErr
 /// Jobs, newest first.
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let Query(pairs) = query?;
@@ -179,6 +182,7 @@ pub(super) async fn list(
             }
         }
     }
+    query.within = caller.key().map(|key| key.pipelines.iter().cloned().collect()).unwrap_or_default();
     // Holds of a whole pipeline are derived: its queued rows are shown, and asked for, as held.
     let asked = query.states.clone();
     if asked.contains(&JobState::Held) {
@@ -195,10 +199,15 @@ pub(super) async fn list(
 }
 
 /// Ends a live job.
-pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Json<JobView>, ApiError> {
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, ApiError> {
     let id = job_id(&id)?;
+    touchable(&app, &caller, id).await?;
     match app.engine.cancel(vec![id]).await?.pop() {
-        Some(Cancelled::Done { .. }) => Ok(Json(whole(&app, id).await?)),
+        Some(Cancelled::Done { .. }) => Ok(Json(whole(&app, &caller, id).await?)),
         Some(Cancelled::AlreadyEnded(state)) => {
             Err(ApiError::conflict(format!("job {id} has ended already: it is {state}")))
         }
@@ -207,23 +216,30 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Re
 }
 
 /// Submits an ended job's envelope again.
-pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn retry(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     let id = job_id(&id)?;
-    if app.engine.store().job(id).await?.is_none() {
-        return Err(no_such_job(id));
-    }
-    let accepted = app.engine.retry(CALLER, id).await?;
-    Ok((StatusCode::ACCEPTED, Json(whole(&app, accepted.id).await?)).into_response())
+    touchable(&app, &caller, id).await?;
+    let accepted = app.engine.retry(&caller, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(whole(&app, &caller, accepted.id).await?)).into_response())
 }
 
 /// Why a job stands where it stands, in words.
-pub(super) async fn why(State(app): State<App>, Path(id): Path<String>) -> Result<Json<serde_json::Value>, ApiError> {
-    let id = job_id(&id)?;
-    let record = app.engine.store().job(id).await?.ok_or_else(|| no_such_job(id))?;
+pub(super) async fn why(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let record = visible(&app, &caller, job_id(&id)?).await?;
     let steps: Vec<String> = app.engine.story(&record);
     let attempts = record.attempts.clone();
+    let record_id = record.summary.id;
     let view = JobView::whole(&app.engine, record);
     let (reason, reason_code) = view.reason();
+    let id = record_id;
     let state = view.state();
     let summary = match reason {
         Some(reason) => format!("{state}: {reason}"),
@@ -245,9 +261,33 @@ pub(super) async fn why(State(app): State<App>, Path(id): Path<String>) -> Resul
     Ok(Json(answer))
 }
 
-async fn whole(app: &App, id: JobId) -> Result<JobView, ApiError> {
-    let record = app.engine.store().job(id).await?.ok_or_else(|| no_such_job(id))?;
+async fn whole(app: &App, caller: &Caller, id: JobId) -> Result<JobView, ApiError> {
+    let mut record = visible(app, caller, id).await?;
+    if !caller.sees_content(&record.summary.caller) {
+        record.result = None;
+    }
     Ok(JobView::whole(&app.engine, record))
+}
+
+/// A job that the caller may know of; to others it is not there.
+async fn visible(app: &App, caller: &Caller, id: JobId) -> Result<JobRecord, ApiError> {
+    let record = app.engine.store().job(id).await?;
+    let seen = record.filter(|record| {
+        let JobSummary { pipeline, caller: owner, .. } = &record.summary;
+        caller.sees(pipeline, owner) || (caller.may(Scope::Operate) && caller.reaches(pipeline))
+    });
+    seen.ok_or_else(|| no_such_job(id))
+}
+
+/// Checks that the caller may cancel a job or try it again: their own, or any as an operator.
+async fn touchable(app: &App, caller: &Caller, id: JobId) -> Result<(), ApiError> {
+    let owner = visible(app, caller, id).await?.summary.caller;
+    if caller.owns(&owner) || caller.may(Scope::Operate) {
+        return Ok(());
+    }
+    let message =
+        format!("job {id} was handed in with another key; only that one, or one with the scope `operate`, may do this");
+    Err(ApiError::forbidden("insufficient_scope", message))
 }
 
 fn no_such_job(id: JobId) -> ApiError {

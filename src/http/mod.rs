@@ -5,14 +5,20 @@
 
 mod error;
 mod jobs;
+pub mod keys;
+mod openai;
 mod ops;
+mod pace;
 mod probes;
+mod serve;
+mod tls;
 mod view;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, header::CONTENT_LENGTH},
     middleware::{self, Next},
@@ -20,11 +26,13 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::StreamExt as _;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
-pub use self::error::ApiError;
+pub use self::{
+    error::ApiError,
+    keys::Keyring,
+    serve::{Serving, serve},
+    tls::Tls,
+};
 use crate::engine::{Engine, reload::Reloader};
 
 /// What the handlers work with.
@@ -34,12 +42,19 @@ pub struct App {
     pub engine: Arc<Engine>,
     /// Reads the folders again when asked.
     pub reloader: Arc<Reloader>,
+    /// Who may come in.
+    pub keys: Arc<Keyring>,
+}
+
+impl App {
+    /// Takes over what became of keys just now.
+    async fn refresh_keys(&self) -> Result<(), ApiError> {
+        Ok(self.keys.refresh(&self.reloader.settings().keys).await?)
+    }
 }
 
 /// Largest request body: a bulk of prompts, some of them long.
 pub const MAX_BODY: usize = 32 * 1024 * 1024;
-/// A body must arrive within this time.
-const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Of a body that is too large, this much is read past before it is refused, for at most this long.
 const MOST_DISCARDED: usize = 4 * MAX_BODY;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +76,9 @@ pub fn router(app: App) -> Router {
         .route("/audit", get(ops::audit))
         .route("/traffic", get(ops::traffic::traffic))
         .route("/batches/{batch}", get(ops::batch))
-        .route("/cancel", post(ops::cancel));
+        .route("/cancel", post(ops::cancel))
+        .route("/keys", get(ops::keys::list).post(ops::keys::create))
+        .route("/keys/{key}", axum::routing::delete(ops::keys::revoke));
     Router::new()
         .route("/v1/jobs", post(jobs::submit).get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
@@ -69,12 +86,15 @@ pub fn router(app: App) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .nest("/v1/ops", ops)
+        .merge(openai::routes())
         .merge(probes::routes())
-        .fallback(error::no_such_path)
-        .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(refuse_large))
-        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .merge(openai::file_routes().layer(DefaultBodyLimit::disable()))
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(middleware::from_fn(pace::keep_pace))
+        .layer(middleware::from_fn_with_state(app.clone(), keys::authorise))
         .layer(middleware::from_fn(with_request_id))
         .with_state(app)
 }
@@ -88,14 +108,6 @@ pub fn ops_router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Serves until `stop`; then lets requests under way finish.
-///
-/// # Errors
-/// The listener's own, which end the daemon.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
 /// Refuses a body that says itself that it is too large, after reading past some of it: a client that is cut off while it
 /// sends would see a broken connection instead of the reason.
 async fn refuse_large(request: Request, next: Next) -> Response {
@@ -103,7 +115,13 @@ async fn refuse_large(request: Request, next: Next) -> Response {
     if length.is_none_or(|length| length <= MAX_BODY as u64) {
         return next.run(request).await;
     }
-    let mut rest = request.into_body().into_data_stream();
+    discard(request.into_body()).await;
+    ApiError::too_large().into_response()
+}
+
+/// Reads past some of a body that nobody wants.
+async fn discard(body: Body) {
+    let mut rest = body.into_data_stream();
     let discard = async {
         let mut read = 0;
         while let Some(Ok(chunk)) = rest.next().await {
@@ -115,7 +133,6 @@ async fn refuse_large(request: Request, next: Next) -> Response {
     };
     // Whether all of it came or time ran out, the answer is the same.
     let _in_time = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
-    ApiError::too_large().into_response()
 }
 
 async fn with_request_id(request: Request, next: Next) -> Response {

@@ -39,6 +39,10 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
         retention,
         watch,
         media,
+        keys,
+        tls,
+        live,
+        batches,
     } = old;
     let changed = |names: &[(&'static str, bool)]| -> Vec<&'static str> {
         names.iter().filter(|(_, equal)| !equal).map(|(name, _)| *name).collect()
@@ -49,6 +53,9 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
             ("prices", *prices == new.prices),
             ("drain", *drain == new.drain),
             ("retention", *retention == new.retention),
+            ("keys", *keys == new.keys),
+            ("live", *live == new.live),
+            ("batches", *batches == new.batches),
             ("watch.apply", watch.apply == new.watch.apply),
             ("watch.allow_empty", watch.allow_empty == new.watch.allow_empty),
         ]),
@@ -62,6 +69,7 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
             ("providers", *providers == new.providers),
             ("media", *media == new.media),
             ("lease", *lease == new.lease),
+            ("tls", *tls == new.tls),
             ("watch.mode", watch.mode == new.watch.mode),
             ("watch.quiet", watch.quiet == new.watch.quiet),
             ("watch.rescan", watch.rescan == new.watch.rescan),
@@ -82,6 +90,9 @@ impl Settings {
             drain: new.drain,
             retention: new.retention,
             watch,
+            keys: new.keys.clone(),
+            live: new.live,
+            batches: new.batches,
             ..self.clone()
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use super::{
     Environment, MediaSettings, Override, Settings, StoreSetting, WatchSettings, environment,
     layers::{Layers, layer_of},
-    sections::{listen, media, prices, providers, quotas, retention, store, watch},
+    sections::{batches, keys, listen, live, media, prices, providers, quotas, retention, store, tls, watch},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -36,13 +36,14 @@ const KEYS: Keys = Keys::new(
         "retention",
         "watch",
         "media",
+        "keys",
+        "tls",
+        "live",
+        "batches",
     ],
 )
 .unbuilt(&[
-    ("keys", "access keys come later; until then listen on loopback"),
     ("callbacks", "wait for a job with `GET /v1/jobs/ID?wait=30s`, or ask for its state"),
-    ("live", "submit work as jobs"),
-    ("tls", "let a proxy before the daemon end TLS"),
     ("spec_source", "put specs into the `pipelines` folder"),
     ("policy", "review specs where you keep them, with `landbridge check`"),
 ]);
@@ -138,7 +139,7 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     let section = root.section(&KEYS, findings)?;
     let listen = match section.get("listen") {
         None => listen::DEFAULT.parse().ok(),
-        Some(node) => listen::loopback("listen", node, findings),
+        Some(node) => listen::address("listen", node, findings),
     };
     let ops_listen = match section.get("ops_listen") {
         None => Some(None),
@@ -167,6 +168,13 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     let retention = retention.map_or(Some(retention::DEFAULT), |node| retention::read(node, findings));
     let watch = section.get("watch").map_or(Some(WatchSettings::default()), |node| watch::read(node, findings));
     let media = section.get("media").map_or(Some(MediaSettings::default()), |node| media::read(node, findings));
+    let keys = section.get("keys").map_or(Some(Vec::new()), |node| keys::read(node, findings));
+    let tls = match section.get("tls") {
+        None => Some(None),
+        Some(node) => tls::read(node, findings).map(Some),
+    };
+    let live = section.get("live").map_or(Some(live::DEFAULT), |node| live::read(node, findings));
+    let batches = section.get("batches").map_or(Some(batches::DEFAULT), |node| batches::read(node, findings));
     Some(Settings {
         listen: listen?,
         ops_listen: ops_listen?,
@@ -183,6 +191,10 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
         retention: retention?,
         watch: watch?,
         media: media?,
+        keys: keys?,
+        tls: tls?,
+        live: live?,
+        batches: batches?,
     })
 }
 

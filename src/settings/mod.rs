@@ -12,12 +12,18 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use rust_decimal::Decimal;
 
 use crate::{
-    names::{ProviderName, Region},
+    access::{KeyLimits, Scope},
+    names::{PipelineName, ProviderName, Region},
     quota::{Grant, ProfileClass},
     spec::{Api, Providers},
 };
@@ -61,6 +67,54 @@ pub struct Settings {
     pub watch: WatchSettings,
     /// Which remote media may be fetched.
     pub media: MediaSettings,
+    /// Keys that the settings declare; hot.
+    pub keys: Vec<DeclaredKey>,
+    /// What the API's listener shows; plain HTTP when `None`.
+    pub tls: Option<TlsSettings>,
+    /// Requests whose callers wait; hot.
+    pub live: LiveSettings,
+    /// How large a batch of the OpenAI form may be; hot.
+    pub batches: BatchSettings,
+}
+
+/// A key by its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredKey {
+    /// Its name, unique among the declared.
+    pub name: String,
+    /// What it may be used for.
+    pub scopes: BTreeSet<Scope>,
+    /// The pipelines it is bound to; empty for all.
+    pub pipelines: BTreeSet<PipelineName>,
+    /// Where its hash is, as `sha256sum` prints it.
+    pub hash: Secret,
+    /// What it may use up.
+    pub limits: KeyLimits,
+}
+
+/// Where the API's certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The chain in PEM, the server's own certificate first.
+    pub cert: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+/// Requests whose callers wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveSettings {
+    /// From the request to the end of its answer.
+    pub deadline: Duration,
+}
+
+/// Bounds of batches of the OpenAI form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    /// Lines of an input file.
+    pub max_requests: u64,
+    /// Bytes of an uploaded file.
+    pub max_bytes: u64,
 }
 
 /// Where jobs are kept.

@@ -18,6 +18,8 @@ pub struct Abandoned {
     pub suspect: bool,
     /// Whether it had an open attempt: a call may have been in flight.
     pub calling: bool,
+    /// Whether its caller waited for it, at the daemon that is no more.
+    pub live: bool,
 }
 
 /// What becomes of it.
@@ -35,10 +37,15 @@ pub enum Fate {
         /// Crashes in a row, this one included.
         crashes: u32,
     },
+    /// It ends as `caller_gone`: nobody waits for its answer any more.
+    LetGo,
 }
 
 /// Decides about one abandoned job; `suspects` is how many suspects had an open attempt at that crash, itself included.
 pub fn fate(job: Abandoned, suspects: usize) -> Fate {
+    if job.live {
+        return Fate::LetGo;
+    }
     if !job.calling {
         return Fate::Requeue { crashes: job.crashes, suspect: job.suspect };
     }
@@ -70,6 +77,20 @@ pub fn quarantine_error(job: JobId, crashes: u32) -> JobError {
     }
 }
 
+/// Why a live job failed whose daemon died.
+pub fn caller_gone_error() -> JobError {
+    JobError {
+        reason_code: "caller_gone".to_owned(),
+        message:
+            "the daemon stopped while the caller waited for this answer; it is not carried on, because the caller's \
+                  connection ended too"
+                .to_owned(),
+        kind: "server_error".to_owned(),
+        code: Some("caller_gone".to_owned()),
+        param: None,
+    }
+}
+
 /// What the ledger says of an attempt whose end nobody saw.
 pub const UNSEEN_END: &str = "the daemon stopped before the end of this call was seen; it may have been billed";
 
@@ -78,7 +99,7 @@ mod tests {
     use super::*;
 
     fn check(crashes: u32, suspect: bool, calling: bool, suspects: usize, expected: Fate) {
-        assert_eq!(fate(Abandoned { crashes, suspect, calling }, suspects), expected);
+        assert_eq!(fate(Abandoned { crashes, suspect, calling, live: false }, suspects), expected);
     }
 
     #[test]
@@ -90,5 +111,6 @@ mod tests {
         check(2, true, false, 0, Fate::Requeue { crashes: 2, suspect: true });
         check(2, true, true, 2, Fate::Requeue { crashes: 3, suspect: true });
         check(2, true, true, 1, Fate::Quarantine { crashes: 3 });
+        assert_eq!(fate(Abandoned { crashes: 0, suspect: false, calling: true, live: true }, 0), Fate::LetGo);
     }
 }

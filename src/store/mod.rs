@@ -44,7 +44,10 @@ pub enum StoreError {
     /// No space, or an I/O error: nothing was written, and nothing will be until it is mended.
     #[error("the store cannot write: {0}")]
     Unwritable(String),
-    /// Another daemon has it, or its file is newer than this program.
+    /// Another process has it; a command may ask that one instead.
+    #[error("the store cannot be used: {0}")]
+    Held(String),
+    /// Its file is newer than this program, or another program's.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
     /// Its contents are not what they must be.
@@ -78,6 +81,11 @@ pub trait Store: Send + Sync + 'static {
     /// Adds jobs; one answer for each, in order. Durable when it returns. Many jobs may be added in several transactions:
     /// after an error some may be there, and adding them again (same ids or same keys) finds them.
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
+
+    /// Adds a job that is running already, here, with its first attempt begun, in one commit: for a caller who waits. The
+    /// job's fence is [`Fence::FIRST`], and so must be the intent's. Should this daemon die, the job is failed and not
+    /// carried on, because its caller is gone too.
+    async fn submit_running(&self, job: NewJob, node: NodeId, intent: Intent) -> Result<()>;
 
     // -- working ---------------------------------------------------------------------------------------------------
 
@@ -158,6 +166,12 @@ pub trait Store: Send + Sync + 'static {
     /// counted.
     async fn traffic(&self, since: Timestamp) -> Result<BTreeMap<TrafficKey, Traffic>>;
 
+    /// Spending of each caller since a moment, over ended attempts of jobs that are kept; nobody's is left out.
+    async fn spending_by_caller(&self, since: Timestamp) -> Result<BTreeMap<String, crate::money::Usd>>;
+
+    /// How jobs ended, for each, in order; `None` for those unknown.
+    async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>>;
+
     // -- documents: small durable state of operators and daemons -----------------------------------------------------
 
     /// Changes documents and writes the audit entry in the same transaction.
@@ -166,6 +180,29 @@ pub trait Store: Send + Sync + 'static {
     /// All documents of a kind, by key.
     async fn documents(&self, kind: DocumentKind) -> Result<BTreeMap<String, serde_json::Value>>;
 
+    /// One document.
+    async fn document(&self, kind: DocumentKind, key: &str) -> Result<Option<serde_json::Value>>;
+
+    /// Some documents of a kind in the order of their keys.
+    async fn documents_page(&self, page: DocumentPage) -> Result<Vec<(String, serde_json::Value)>>;
+
     /// Audit entries since a moment, oldest first, at most `limit`.
     async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>>;
+
+    // -- contents: bytes too many for a row ---------------------------------------------------------------------------
+
+    /// Writes a piece of a content that is not sealed, behind the `at` bytes that it has; the first piece makes it.
+    async fn write_content(&self, id: &str, at: u64, bytes: bytes::Bytes) -> Result<()>;
+
+    /// Makes a content durable and whole. Only sealed contents are read. An empty one may be sealed without a piece.
+    async fn seal_content(&self, id: &str) -> Result<()>;
+
+    /// At most `most` bytes of a sealed content from `at` on; empty behind its end. `None` when there is no such content.
+    async fn read_content(&self, id: &str, at: u64, most: usize) -> Result<Option<bytes::Bytes>>;
+
+    /// Deletes a content, sealed or not; none is fine too.
+    async fn delete_content(&self, id: &str) -> Result<()>;
+
+    /// The ids of all contents, sealed or not.
+    async fn contents(&self) -> Result<Vec<String>>;
 }

@@ -19,6 +19,11 @@ pub use crate::routing::Assignment;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence(pub u64);
 
+impl Fence {
+    /// That of a job's first claim.
+    pub const FIRST: Self = Self(1);
+}
+
 /// Microseconds by which a step of priority moves a job forward: one minute.
 const PRIORITY_STEP_MICROS: i64 = 60_000_000;
 
@@ -94,6 +99,8 @@ pub struct Claimed {
     pub id: JobId,
     /// Its pipeline.
     pub pipeline: PipelineName,
+    /// Who submitted it.
+    pub caller: String,
     /// The right to write it.
     pub fence: Fence,
     /// Higher first.
@@ -334,6 +341,8 @@ pub struct JobSummary {
     pub id: JobId,
     /// Its pipeline.
     pub pipeline: PipelineName,
+    /// Who submitted it.
+    pub caller: String,
     /// Where it stands, by its own row (holds of a whole pipeline are derived by the reader).
     pub state: State,
     /// Why it is held.
@@ -364,11 +373,26 @@ pub struct JobSummary {
     pub target: Option<TargetName>,
 }
 
+/// How a job stands, as far as a batch needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobOutcome {
+    /// Where it stands.
+    pub state: State,
+    /// The OpenAI chat completion as JSON text.
+    pub result: Option<String>,
+    /// Why it failed.
+    pub error: Option<JobError>,
+    /// What its attempts consumed, all together.
+    pub usage: Usage,
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobQuery {
     /// Of this pipeline.
     pub pipeline: Option<PipelineName>,
+    /// Of one of these pipelines; empty for all.
+    pub within: Vec<PipelineName>,
     /// In one of these states (by row); empty for all.
     pub states: Vec<State>,
     /// Of this batch.
@@ -408,6 +432,29 @@ pub enum DocumentKind {
     Counter,
     /// Quotas: what was learned, by `learned NAME`, and what operators set, by `set NAME`.
     Quota,
+    /// Keys, by id.
+    Key,
+    /// Files, by id.
+    File,
+    /// Batches, by id.
+    Batch,
+    /// What tells a batch asked for twice, by caller and key.
+    BatchRequest,
+    /// Callbacks still to be delivered, by id.
+    Callback,
+}
+
+/// Some documents of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentPage {
+    /// The kind.
+    pub kind: DocumentKind,
+    /// Behind this key, in the order asked for.
+    pub after: Option<String>,
+    /// The largest key first.
+    pub descending: bool,
+    /// At most.
+    pub limit: u32,
 }
 
 /// A change of one document.

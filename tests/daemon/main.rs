@@ -1,9 +1,12 @@
 //! The real binary, over real sockets, on a real SQLite file, calling simulated endpoints through its real clients.
 
 mod bad_input;
+mod batches;
+mod chat;
 mod clock;
 mod crash;
 mod flow;
+mod keys;
 mod levers;
 mod metrics;
 mod reload;

@@ -91,6 +91,13 @@ impl Site {
         std::fs::rename(beside, path).unwrap();
     }
 
+    /// Adds lines to the settings.
+    pub fn add_settings(&self, lines: &str) {
+        let path = self.dir.path().join("config/landbridge.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text + lines).unwrap();
+    }
+
     /// The program with this site's settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.wrapped(&[env!("CARGO_BIN_EXE_landbridge")], arguments)

@@ -188,6 +188,9 @@ impl Carried<'_> {
             last.outcome = end.outcome;
             last.message.clone_from(&end.message);
         }
+        if self.live.is_some() {
+            return self.settle_live(ended, next).await;
+        }
         let keep = next == Next::Keep;
         let observed = self.engine.observed_end(&self.job, &next);
         let waits = matches!(next, Next::Wait(_));
@@ -208,7 +211,7 @@ impl Carried<'_> {
 
     fn spend(&self, cost: Option<Usd>, now: Timestamp) {
         if let Some(cost) = cost {
-            self.engine.spending.add(&self.job.pipeline, cost, now);
+            self.engine.spending.add(&self.job.pipeline, &self.job.caller, cost, now);
         }
     }
 }

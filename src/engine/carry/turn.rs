@@ -115,12 +115,14 @@ impl<'a> Carried<'a> {
         let burned = self.past.iter().filter(|past| past.burns()).count();
         // A job that failed goes behind those a little younger: it is not the one that tries every time.
         let steps = i64::try_from(burned).unwrap_or(i64::MAX).saturating_sub(i64::from(self.job.priority));
+        let key = self.fair_key(lane);
         Wish {
             job: self.job.id,
             flow: spec.name.as_str().into(),
             weight: spec.sharing.weight,
             most: spec.concurrency,
-            key: self.fair_key(lane).into(),
+            // Callers who wait are a crowd of their own: what is contended is shared between them and the queue.
+            key: if self.live.is_some() { format!("live {key}").into() } else { key.into() },
             order: self.job.created_at.as_micros().saturating_add(steps.saturating_mul(STEP_MICROS)),
             ways,
             spill_after: spec.sharing.spill_after,

@@ -1,8 +1,10 @@
 //! The engine on a simulated clock, against scripted providers and the store in memory.
 
+mod batches;
 mod faults;
 mod levers;
 mod life;
+mod live;
 mod quotas;
 mod rig;
 mod sizes;

@@ -11,8 +11,9 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Engine, Pace, Parts, reload::tests_only::load_text};
+use super::super::{Engine, Pace, Parts, live::LiveCall, reload::tests_only::load_text};
 use crate::{
+    access::Caller,
     clock::{SharedClock, Timestamp, TokioClock},
     ids::{JobId, NodeId},
     job::{Envelope, Fault, State},
@@ -98,6 +99,11 @@ impl Scripted {
     /// The targets called so far, in order.
     pub fn targets(&self) -> Vec<String> {
         self.calls.lock().unwrap().iter().map(|(_, target, _)| target.clone()).collect()
+    }
+
+    /// The jobs of the calls so far.
+    pub fn jobs(&self) -> Vec<JobId> {
+        self.calls.lock().unwrap().iter().map(|(_, _, job)| *job).collect()
     }
 
     /// When each call came.
@@ -286,12 +292,23 @@ impl Rig {
             "body": { "model": "x", "messages": [{ "role": "user", "content": "hi" }] } });
         let mut envelope = Envelope::from_value(job).unwrap();
         change(&mut envelope);
-        self.engine.submit("", vec![envelope]).await.pop().unwrap().unwrap().id
+        self.engine.submit(&Caller::anybody(), vec![envelope]).await.pop().unwrap().unwrap().id
+    }
+
+    /// Asks for an answer and waits for it, in all at most for this long.
+    pub fn live(&self, patience: Duration) -> LiveCall {
+        let job = json!({ "pipeline": "triage", "body": { "messages": [{ "role": "user", "content": "hi" }] } });
+        self.engine.live(&Caller::anybody(), Envelope::from_value(job).unwrap(), patience).unwrap()
     }
 
     /// The job as stored.
     pub async fn job(&self, id: JobId) -> JobRecord {
         self.store.job(id).await.unwrap().unwrap()
+    }
+
+    /// The job as stored, if it is.
+    pub async fn store_job(&self, id: JobId) -> Option<JobRecord> {
+        self.store.job(id).await.unwrap()
     }
 
     /// Waits, in simulated time, until a job is in a state.

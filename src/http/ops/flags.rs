@@ -13,20 +13,18 @@ use serde_json::{Value, json};
 
 use super::{
     super::{ApiError, App, jobs::pipeline_name},
-    read,
+    read, within,
 };
 use crate::{
+    access::Caller,
     clock::parse_span,
     engine::levers::{ALL, Act, FlagChange},
     names::nearest,
     spec::{Flag, FlagSet, flags::FlagLevel},
 };
 
-/// Who acts while no keys exist.
-const ACTOR: &str = "local";
-
 /// Every flag that is set, at whichever level, and what is in force for each pipeline.
-pub(in super::super) async fn list(State(app): State<App>) -> Json<Value> {
+pub(in super::super) async fn list(State(app): State<App>, caller: Caller) -> Json<Value> {
     let world = app.engine.world();
     let runtime = app.engine.runtime();
     let mut data: Vec<Value> = runtime
@@ -34,6 +32,10 @@ pub(in super::super) async fn list(State(app): State<App>) -> Json<Value> {
         .iter()
         .filter_map(|(key, flag)| {
             let (scope, name) = key.split_once('/')?;
+            let seen = scope == ALL || scope.parse().is_ok_and(|pipeline| caller.reaches(&pipeline));
+            if !seen {
+                return None;
+            }
             Some(json!({
                 "flag": name, "scope": scope, "level": FlagLevel::Runtime, "value": flag.value, "reason": flag.reason,
                 "actor": flag.actor, "set_at": flag.set_at, "clear_after": flag.clear_at,
@@ -48,14 +50,15 @@ pub(in super::super) async fn list(State(app): State<App>) -> Json<Value> {
         };
     push(&world.levels.environment, ALL, FlagLevel::Environment);
     push(&world.levels.file, ALL, FlagLevel::File);
-    for (pipeline, set) in &world.levels.file_by_pipeline {
+    for (pipeline, set) in world.levels.file_by_pipeline.iter().filter(|(name, _)| caller.reaches(name)) {
         push(set, pipeline.as_str(), FlagLevel::File);
     }
-    for (name, lane) in world.lanes() {
+    for (name, lane) in world.lanes().filter(|(name, _)| caller.reaches(name)) {
         push(&lane.loaded.pipeline.flags, name.as_str(), FlagLevel::Spec);
     }
     let effective: Vec<Value> = world
         .lanes()
+        .filter(|(name, _)| caller.reaches(name))
         .map(|(name, lane)| {
             json!({
                 "pipeline": name,
@@ -92,6 +95,7 @@ fn yes() -> bool {
 /// Sets a runtime flag.
 pub(in super::super) async fn set(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: SetBody = read(body)?;
@@ -101,13 +105,15 @@ pub(in super::super) async fn set(
         .map(parse_span)
         .transpose()
         .map_err(|error| ApiError::invalid(Some("clear_after"), error.to_string()))?;
-    let change = FlagChange {
-        flag: flag_named(&app, &asked.flag)?,
-        pipeline: asked.pipeline.as_deref().map(pipeline_name).transpose()?,
-        value: Some(asked.value),
-        clear_after,
+    let pipeline = asked.pipeline.as_deref().map(pipeline_name).transpose()?;
+    within(&caller, pipeline.as_ref())?;
+    let change = FlagChange { flag: flag_named(&app, &asked.flag)?, pipeline, value: Some(asked.value), clear_after };
+    let act = Act {
+        actor: caller.name().to_owned(),
+        reason: asked.reason,
+        dry_run: asked.dry_run,
+        interrupt: asked.interrupt,
     };
-    let act = Act { actor: ACTOR.to_owned(), reason: asked.reason, dry_run: asked.dry_run, interrupt: asked.interrupt };
     let touched = app.engine.change_flag(change, act).await?;
     Ok(Json(
         json!({ "touched": { "pipelines": touched.pipelines, "held_jobs": touched.held_jobs, "interrupted": touched.interrupted }, "message": touched.message }),
@@ -127,17 +133,15 @@ pub(in super::super) struct ClearQuery {
 /// Clears a runtime flag.
 pub(in super::super) async fn clear(
     State(app): State<App>,
+    caller: Caller,
     Path(flag): Path<String>,
     query: Result<Query<ClearQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(asked) = query?;
-    let change = FlagChange {
-        flag: flag_named(&app, &flag)?,
-        pipeline: asked.pipeline.as_deref().map(pipeline_name).transpose()?,
-        value: None,
-        clear_after: None,
-    };
-    let act = Act { actor: ACTOR.to_owned(), reason: asked.reason, dry_run: asked.dry_run, interrupt: false };
+    let pipeline = asked.pipeline.as_deref().map(pipeline_name).transpose()?;
+    within(&caller, pipeline.as_ref())?;
+    let change = FlagChange { flag: flag_named(&app, &flag)?, pipeline, value: None, clear_after: None };
+    let act = Act { actor: caller.name().to_owned(), reason: asked.reason, dry_run: asked.dry_run, interrupt: false };
     let touched = app.engine.change_flag(change, act).await?;
     Ok(Json(
         json!({ "touched": { "pipelines": touched.pipelines, "held_jobs": touched.held_jobs, "interrupted": touched.interrupted }, "message": touched.message }),
@@ -167,28 +171,34 @@ impl ScopeBody {
         }
     }
 
-    fn act(self) -> Act {
-        Act { actor: ACTOR.to_owned(), reason: self.reason, dry_run: self.dry_run, interrupt: self.interrupt }
+    fn act(self, caller: &Caller) -> Act {
+        Act { actor: caller.name().to_owned(), reason: self.reason, dry_run: self.dry_run, interrupt: self.interrupt }
     }
 }
 
 /// Forces the baseline's provider and holds rollouts.
 pub(in super::super) async fn rollback(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: ScopeBody = read(body)?;
-    let touched = app.engine.roll_back(asked.scope()?, asked.act()).await?;
+    let scope = asked.scope()?;
+    within(&caller, scope.as_ref())?;
+    let touched = app.engine.roll_back(scope, asked.act(&caller)).await?;
     Ok(Json(json!(touched)))
 }
 
 /// Undoes a rollback.
 pub(in super::super) async fn resume(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: ScopeBody = read(body)?;
-    let touched = app.engine.resume(asked.scope()?, asked.act()).await?;
+    let scope = asked.scope()?;
+    within(&caller, scope.as_ref())?;
+    let touched = app.engine.resume(scope, asked.act(&caller)).await?;
     Ok(Json(json!(touched)))
 }
 

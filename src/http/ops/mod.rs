@@ -1,6 +1,7 @@
 //! `/v1/ops`: what operators see and do.
 
 pub(super) mod flags;
+pub(super) mod keys;
 pub(super) mod quotas;
 pub(super) mod traffic;
 
@@ -19,10 +20,12 @@ use serde_json::{Value, json};
 
 use super::{ApiError, App, jobs::pipeline_name, view::hold_in_words};
 use crate::{
+    access::Caller,
     clock::{Timestamp, parse_span},
     engine::explain::Carriage,
     job::{Envelope, State as JobState},
     metrics::ReloadTrigger,
+    names::PipelineName,
     store::{Cancelled, JobQuery},
 };
 
@@ -31,13 +34,26 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
     serde_json::from_slice(&body?).map_err(|error| ApiError::invalid(None, format!("the body cannot be read: {error}")))
 }
 
+/// Checks that what is to be done stays within the pipelines that a key is bound to; `None` is all of them.
+fn within(caller: &Caller, pipeline: Option<&PipelineName>) -> Result<(), ApiError> {
+    match pipeline {
+        Some(pipeline) if caller.reaches(pipeline) => Ok(()),
+        None if !caller.is_bound() => Ok(()),
+        _ => Err(ApiError::forbidden(
+            "pipeline_not_allowed",
+            format!("key {:?} is bound to some pipelines: name one of them", caller.name()),
+        )),
+    }
+}
+
 /// Every pipeline: where it comes from, what it does, how it stands.
-pub(super) async fn pipelines(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn pipelines(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let engine = &app.engine;
     let counts = engine.seen_counts(&engine.store().counts().await?);
     let world = engine.world();
     let data: Vec<Value> = world
         .lanes()
+        .filter(|(name, _)| caller.reaches(name))
         .map(|(name, lane)| {
             let spec = &lane.loaded.pipeline;
             let jobs: serde_json::Map<String, Value> = counts
@@ -68,13 +84,18 @@ pub(super) async fn pipelines(State(app): State<App>) -> Result<Json<Value>, Api
             })
         })
         .collect();
+    // Reports name every pipeline: who is bound to some sees none.
+    let files = if caller.is_bound() { &[][..] } else { &world.snapshot.files[..] };
     Ok(Json(
-        json!({ "generation": world.snapshot.generation, "hash": world.snapshot.hash, "data": data, "files": world.snapshot.files }),
+        json!({ "generation": world.snapshot.generation, "hash": world.snapshot.hash, "data": data, "files": files }),
     ))
 }
 
 /// Reads the folders again, now.
-pub(super) async fn reload(State(app): State<App>) -> Response {
+pub(super) async fn reload(State(app): State<App>, caller: Caller) -> Response {
+    if let Err(error) = within(&caller, None) {
+        return error.into_response();
+    }
     let report = app.reloader.reload(ReloadTrigger::Api).await;
     let status = if report.is_clean() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     (status, Json(report)).into_response()
@@ -91,6 +112,7 @@ pub(super) struct ExplainBody {
 /// Where a job would go now, and why; nothing is stored or called.
 pub(super) async fn explain(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: ExplainBody = read(body)?;
@@ -98,6 +120,7 @@ pub(super) async fn explain(
     if let Some(pipeline) = asked.pipeline {
         envelope.pipeline = Some(pipeline_name(&pipeline)?);
     }
+    app.engine.reach(&caller, &envelope)?;
     let foreseen = app.engine.explain(&envelope)?;
     let mut lines = vec![crate::routing::explain(&foreseen.decision)];
     for carriage in &foreseen.chain {
@@ -122,8 +145,10 @@ pub(super) struct AuditQuery {
 /// Who did what, when, and why; oldest first. `since` is a span back from now or a time.
 pub(super) async fn audit(
     State(app): State<App>,
+    caller: Caller,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    within(&caller, None)?;
     let Query(query) = query?;
     let since = query.since.map_or(Ok(Timestamp::from_micros(0)), |text| moment(&app, &text))?;
     let limit = query.limit.unwrap_or(1_000).clamp(1, 10_000);
@@ -141,10 +166,16 @@ fn moment(app: &App, text: &str) -> Result<Timestamp, ApiError> {
 }
 
 /// How a batch stands.
-pub(super) async fn batch(State(app): State<App>, Path(batch): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn batch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(batch): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let counts = app.engine.store().batch_counts(&batch).await?;
     let total: u64 = counts.values().sum();
-    if total == 0 {
+    let one = JobQuery { batch: Some(batch.clone()), limit: 1, ..JobQuery::default() };
+    let first = app.engine.store().list(one).await?.jobs.pop();
+    if first.is_none_or(|job| !caller.sees(&job.pipeline, &job.caller)) {
         return Err(ApiError::not_found("batch_not_found", format!("no job belongs to batch {batch:?}")));
     }
     let ended = counts.iter().filter(|(state, _)| !state.is_terminal()).all(|(_, count)| *count == 0);
@@ -167,14 +198,17 @@ const CANCEL_PASS: u32 = 500;
 /// Cancels every live job of a batch, a pipeline, or a batch's in a pipeline.
 pub(super) async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: CancelBody = read(body)?;
     if asked.batch.is_none() && asked.pipeline.is_none() {
         return Err(ApiError::invalid(None, "name a batch, a pipeline, or both"));
     }
+    let pipeline = asked.pipeline.as_deref().map(pipeline_name).transpose()?;
+    within(&caller, pipeline.as_ref())?;
     let mut query = JobQuery {
-        pipeline: asked.pipeline.as_deref().map(pipeline_name).transpose()?,
+        pipeline,
         batch: asked.batch,
         states: vec![JobState::Queued, JobState::Waiting, JobState::Held, JobState::Running],
         limit: CANCEL_PASS,

@@ -17,18 +17,3 @@ pub(in crate::settings) fn address(what: &str, node: &Node, findings: &mut Findi
     }
     address
 }
-
-/// Reads the API's address: loopback alone.
-pub(in crate::settings) fn loopback(what: &str, node: &Node, findings: &mut Findings) -> Option<SocketAddr> {
-    let address = address(what, node, findings)?;
-    if address.ip().is_loopback() {
-        return Some(address);
-    }
-    let message = format!(
-        "`{what}` is {address}, beyond this machine: access keys are not part of this release, and without them \
-         anybody who reaches that address could send jobs at your cost"
-    );
-    let help = format!("listen on {DEFAULT}, and let a proxy that asks for credentials stand before it");
-    findings.error("open-listener", node.position, message, help);
-    None
-}

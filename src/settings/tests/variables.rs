@@ -52,16 +52,16 @@ fn findings_about_variables_name_the_variable() {
             "3",
             "environment variable LANDBRIDGE_WATCH__QUIET bad-span: `quiet` has no unit (write `3s` for seconds)",
         ),
-        ("LANDBRIDGE_LISTEN", "0.0.0.0:1", "environment variable LANDBRIDGE_LISTEN open-listener: "),
+        ("LANDBRIDGE_LISTEN", "here", "environment variable LANDBRIDGE_LISTEN bad-address: "),
         (
             "LANDBRIDGE_PROVIDERS__NEW_ONE__REGION",
             "eu",
             "environment variable LANDBRIDGE_PROVIDERS__NEW_ONE__REGION missing-key: the provider `new-one` needs `api`",
         ),
         (
-            "LANDBRIDGE_TLS__CERTIFICATE",
+            "LANDBRIDGE_POLICY__FILE",
             "x",
-            "environment variable LANDBRIDGE_TLS__CERTIFICATE not-in-this-release: `tls` is not part",
+            "environment variable LANDBRIDGE_POLICY__FILE not-in-this-release: `policy` is not part",
         ),
         ("LANDBRIDGE_QUOTAS", "[", "environment variable LANDBRIDGE_QUOTAS syntax"),
     ] {

@@ -1,5 +1,6 @@
 //! One suite of behaviours that every store must show. A case gets a [`Bench`] and knows nothing of what is behind it.
 
+mod contents;
 mod differential;
 mod reading;
 mod recovery;
@@ -230,6 +231,7 @@ suite! {
         the_same_id_is_the_same_job,
         jobs_wait_for_their_time,
         many_jobs_are_answered_in_order,
+        a_running_job_is_there_with_its_first_attempt,
     }
     working {
         claims_follow_priority_and_age_over_all_pipelines,
@@ -263,6 +265,12 @@ suite! {
         silent_nodes_lose_their_jobs,
         the_asking_node_is_never_silent,
         a_cancelled_call_is_listed_after_a_crash,
+        a_live_job_ends_with_its_daemon,
+    }
+    contents {
+        a_content_is_read_when_it_is_sealed,
+        pieces_come_one_after_another,
+        a_deleted_content_is_gone,
     }
     retention {
         prompts_go_first_then_jobs_then_the_ledger,
@@ -279,6 +287,9 @@ suite! {
         the_oldest_ready_job_is_known,
         spending_is_exact,
         traffic_is_summed_apart_from_what_was_not_seen,
+        spending_is_known_by_caller,
+        outcomes_come_in_order,
         documents_and_audit_are_one_change,
+        documents_come_in_pages,
     }
 }

@@ -6,7 +6,9 @@ use super::{Bench, pipeline, secs};
 use crate::{
     ids::JobId,
     job::{Outcome, State},
-    store::{AuditEntry, DocumentChange, DocumentKind, JobQuery, NewJob, Next, Traffic, TrafficKey},
+    store::{
+        AttemptEnd, AuditEntry, DocumentChange, DocumentKind, DocumentPage, JobQuery, NewJob, Next, Traffic, TrafficKey,
+    },
     usage::Usage,
 };
 
@@ -227,4 +229,69 @@ pub async fn traffic_is_summed_apart_from_what_was_not_seen(bench: &Bench) {
     let later = bench.store.traffic(start + secs(3_600)).await.unwrap();
     assert_eq!((later[&key].attempts, later[&key].answered), (3, 1));
     assert!(bench.store.traffic(start + secs(3 * 3_600)).await.unwrap().is_empty());
+}
+
+pub async fn spending_is_known_by_caller(bench: &Bench) {
+    let node = bench.store.local_node();
+    for (caller, cost) in [("", "1"), ("key-1", "0.25"), ("key-1", "0.5"), ("key-2", "2")] {
+        bench.add(NewJob { caller: caller.to_owned(), ..bench.new_job("a") }).await;
+        let claimed = bench.claim_one(node, "a").await;
+        assert_eq!(claimed.caller, caller);
+        let attempt = bench.open(claimed.id, claimed.fence, 1).await;
+        let end = AttemptEnd { cost: Some(cost.parse().unwrap()), ..bench.ended(attempt, Outcome::Succeeded) };
+        bench.settle(claimed.id, claimed.fence, Some(end), Next::Succeed("{}".to_owned())).await;
+    }
+    let spent = bench.store.spending_by_caller(bench.now() - secs(60)).await.unwrap();
+    let spent: Vec<(String, String)> =
+        spent.into_iter().map(|(caller, usd)| (caller, usd.0.normalize().to_string())).collect();
+    assert_eq!(spent, [("key-1".to_owned(), "0.75".to_owned()), ("key-2".to_owned(), "2".to_owned())]);
+    assert!(bench.store.spending_by_caller(bench.now() + secs(1)).await.unwrap().is_empty());
+}
+
+pub async fn outcomes_come_in_order(bench: &Bench) {
+    let node = bench.store.local_node();
+    let done = bench.queued("a").await;
+    let claimed = bench.claim_one(node, "a").await;
+    for n in 1..=2 {
+        let attempt = bench.open(done, claimed.fence, n).await;
+        let usage = Usage { input: 10, output: 5, ..Usage::default() };
+        let end = AttemptEnd { usage: Some(usage), ..bench.ended(attempt, Outcome::Succeeded) };
+        let next = if n == 1 { Next::Keep } else { Next::Succeed("{\"x\":1}".to_owned()) };
+        bench.settle(done, claimed.fence, Some(end), next).await;
+    }
+    let queued = bench.queued("a").await;
+    let outcomes = bench.store.outcomes(vec![queued, JobId::generate(), done]).await.unwrap();
+    let queued = outcomes[0].clone().unwrap();
+    assert_eq!(
+        (queued.state, queued.result, queued.error, queued.usage),
+        (State::Queued, None, None, Usage::default())
+    );
+    assert_eq!(outcomes[1], None);
+    let done = outcomes[2].clone().unwrap();
+    assert_eq!((done.state, done.result.as_deref()), (State::Succeeded, Some("{\"x\":1}")));
+    assert_eq!((done.usage.input, done.usage.output), (20, 10));
+}
+
+pub async fn documents_come_in_pages(bench: &Bench) {
+    let change = |key: &str| DocumentChange {
+        kind: DocumentKind::File,
+        key: key.to_owned(),
+        value: Some(serde_json::json!({ "id": key })),
+    };
+    bench.store.apply(["a", "b", "c", "d"].map(change).to_vec(), None).await.unwrap();
+    let document = bench.store.document(DocumentKind::File, "b").await.unwrap();
+    assert_eq!(document, Some(serde_json::json!({ "id": "b" })));
+    assert_eq!(bench.store.document(DocumentKind::Batch, "b").await.unwrap(), None);
+    for (after, descending, limit, expected) in [
+        (None, false, 2, "ab"),
+        (Some("b"), false, 9, "cd"),
+        (None, true, 3, "dcb"),
+        (Some("b"), true, 9, "a"),
+        (Some("bb"), true, 1, "b"),
+        (Some("d"), false, 9, ""),
+    ] {
+        let page = DocumentPage { kind: DocumentKind::File, after: after.map(str::to_owned), descending, limit };
+        let keys: String = bench.store.documents_page(page).await.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, expected, "{after:?} {descending}");
+    }
 }

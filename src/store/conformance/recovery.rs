@@ -4,7 +4,7 @@ use super::{Bench, secs};
 use crate::{
     ids::{JobId, NodeId},
     job::{Fault, Outcome, State},
-    store::{Next, Recovered, Settled, Unseen},
+    store::{Fence, Next, Recovered, Settled, Unseen},
 };
 
 /// Claims the job and opens an attempt, then the daemon dies and comes back.
@@ -179,4 +179,16 @@ pub async fn a_cancelled_call_is_listed_after_a_crash(bench: &Bench) {
     assert_eq!((recovered.requeued, recovered.unknown_attempts), (0, 1));
     let record = bench.record(id).await;
     assert_eq!((record.summary.state, record.attempts[0].outcome), (State::Cancelled, Outcome::Unknown));
+}
+
+pub async fn a_live_job_ends_with_its_daemon(bench: &Bench) {
+    let node = bench.store.local_node();
+    let live = bench.new_job("a");
+    bench.store.submit_running(live.clone(), node, bench.intent(live.id, Fence::FIRST, 1)).await.unwrap();
+    let recovered = bench.store.register(node).await.unwrap();
+    assert_eq!((recovered.requeued, recovered.unknown_attempts, recovered.quarantined), (0, 1, vec![]));
+    let record = bench.record(live.id).await;
+    assert_eq!(record.summary.state, State::Failed);
+    assert_eq!(record.error.unwrap().reason_code, "caller_gone");
+    assert_eq!(record.attempts[0].outcome, Outcome::Unknown);
 }

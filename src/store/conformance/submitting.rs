@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Bench, secs};
 use crate::{
     ids::JobId,
-    job::State,
-    store::{NewJob, Submitted},
+    job::{Outcome, State},
+    store::{Fence, NewJob, Next, Settled, Submitted},
 };
 
 pub async fn a_job_is_kept_as_given(bench: &Bench) {
@@ -107,4 +107,22 @@ pub async fn many_jobs_are_answered_in_order(bench: &Bench) {
         };
         assert_eq!(*answer, expected, "{place}");
     }
+}
+
+pub async fn a_running_job_is_there_with_its_first_attempt(bench: &Bench) {
+    let node = bench.store.local_node();
+    let job = NewJob { caller: "key-1".to_owned(), ..bench.new_job("a") };
+    let intent = bench.intent(job.id, Fence::FIRST, 1);
+    bench.store.submit_running(job.clone(), node, intent.clone()).await.unwrap();
+    let record = bench.record(job.id).await;
+    assert_eq!((record.summary.state, record.summary.caller.as_str()), (State::Running, "key-1"));
+    assert_eq!((record.attempts.len(), record.attempts[0].id), (1, intent.attempt));
+    assert!(bench.claim(node, "a", 9).await.is_empty());
+    // A second intent and the settlement go by the same fence.
+    let second = bench.open(job.id, Fence::FIRST, 2).await;
+    let end = bench.ended(second, Outcome::Succeeded);
+    let next = Next::Succeed("{}".to_owned());
+    assert_eq!(bench.settle(job.id, Fence::FIRST, Some(end), next).await, Settled::Applied);
+    assert_eq!(bench.state(job.id).await, State::Succeeded);
+    assert_eq!(bench.store.counts().await.unwrap().get(&(job.pipeline, State::Succeeded)), Some(&1));
 }

@@ -5,6 +5,7 @@
 mod reading;
 mod recovery;
 mod retention;
+mod shelf;
 mod steering;
 mod table;
 mod working;
@@ -16,13 +17,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
-use self::table::Table;
+use self::{shelf::Shelf, table::Table};
 use super::{
-    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, Intent, JobPage, JobQuery, JobRecord,
-    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, Submitted, Traffic, TrafficKey,
-    hints::Hints,
+    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, DocumentPage, Intent, JobOutcome,
+    JobPage, JobQuery, JobRecord, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store,
+    Submitted, Traffic, TrafficKey, hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -38,12 +40,13 @@ pub struct MemoryStore {
     node: NodeId,
     hints: Hints,
     table: Mutex<Table>,
+    shelf: Shelf,
 }
 
 impl MemoryStore {
     /// An empty store that lives by `clock`.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, node: NodeId::generate(), hints: Hints::new(), table: Mutex::new(Table::default()) }
+        Self { clock, node: NodeId::generate(), hints: Hints::new(), table: Mutex::default(), shelf: Shelf::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -89,6 +92,10 @@ impl Store for MemoryStore {
 
     async fn submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
         self.with(|table, now| Ok(jobs.into_iter().map(|job| table.submit(job, now)).collect()))
+    }
+
+    async fn submit_running(&self, job: NewJob, node: NodeId, intent: Intent) -> Result<()> {
+        self.with(|table, now| table.submit_running(job, node, intent, now))
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>> {
@@ -174,6 +181,15 @@ impl Store for MemoryStore {
         Ok(self.table().traffic(since))
     }
 
+    async fn spending_by_caller(&self, since: Timestamp) -> Result<BTreeMap<String, Usd>> {
+        Ok(self.table().spending_by_caller(since))
+    }
+
+    async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>> {
+        let table = self.table();
+        Ok(jobs.into_iter().map(|id| table.outcome(id)).collect())
+    }
+
     async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {
         let mut table = self.table();
         for DocumentChange { kind, key, value } in changes {
@@ -191,7 +207,37 @@ impl Store for MemoryStore {
         Ok(self.table().documents.get(&kind).cloned().unwrap_or_default())
     }
 
+    async fn document(&self, kind: DocumentKind, key: &str) -> Result<Option<serde_json::Value>> {
+        Ok(self.table().documents.get(&kind).and_then(|documents| documents.get(key)).cloned())
+    }
+
+    async fn documents_page(&self, page: DocumentPage) -> Result<Vec<(String, serde_json::Value)>> {
+        Ok(self.table().documents_page(&page))
+    }
+
     async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>> {
         Ok(self.table().audit_since(since, limit))
+    }
+
+    async fn write_content(&self, id: &str, at: u64, bytes: Bytes) -> Result<()> {
+        self.shelf.write(id, at, &bytes)
+    }
+
+    async fn seal_content(&self, id: &str) -> Result<()> {
+        self.shelf.seal(id);
+        Ok(())
+    }
+
+    async fn read_content(&self, id: &str, at: u64, most: usize) -> Result<Option<Bytes>> {
+        Ok(self.shelf.read(id, at, most))
+    }
+
+    async fn delete_content(&self, id: &str) -> Result<()> {
+        self.shelf.delete(id);
+        Ok(())
+    }
+
+    async fn contents(&self) -> Result<Vec<String>> {
+        Ok(self.shelf.ids())
     }
 }

@@ -9,8 +9,10 @@ use crate::{
     money::Usd,
     names::PipelineName,
     store::{
-        AuditEntry, JobPage, JobQuery, JobRecord, JobSummary, Traffic, TrafficKey, paging::Pager, traffic::hour_of,
+        AuditEntry, DocumentPage, JobOutcome, JobPage, JobQuery, JobRecord, JobSummary, Traffic, TrafficKey,
+        paging::Pager, traffic::hour_of,
     },
+    usage::Usage,
 };
 
 impl Table {
@@ -69,6 +71,41 @@ impl Table {
         sums
     }
 
+    pub fn spending_by_caller(&self, since: Timestamp) -> BTreeMap<String, Usd> {
+        let mut spending = BTreeMap::<String, Usd>::new();
+        for (job, _, cost) in self.ledger.range((since, AttemptId::from_bytes([0; 16]))..).map(|(_, row)| row) {
+            let caller = self.get(*job).map(|job| job.new.caller.clone()).filter(|caller| !caller.is_empty());
+            if let (Some(caller), true) = (caller, *cost != Usd::ZERO) {
+                *spending.entry(caller).or_default() += *cost;
+            }
+        }
+        spending
+    }
+
+    pub fn outcome(&self, id: JobId) -> Option<JobOutcome> {
+        let job = self.get(id)?;
+        let usage =
+            job.attempts.iter().filter_map(|call| call.attempt.usage).fold(Usage::default(), |mut sum, usage| {
+                sum += usage;
+                sum
+            });
+        Some(JobOutcome { state: job.state, result: job.result.clone(), error: job.error.clone(), usage })
+    }
+
+    pub fn documents_page(&self, page: &DocumentPage) -> Vec<(String, serde_json::Value)> {
+        let Some(documents) = self.documents.get(&page.kind) else { return Vec::new() };
+        let after = page.after.as_ref();
+        let pair = |(key, value): (&String, &serde_json::Value)| (key.clone(), value.clone());
+        let limit = page.limit as usize;
+        if page.descending {
+            let rest = documents.iter().rev().filter(|(key, _)| after.is_none_or(|after| *key < after));
+            rest.take(limit).map(pair).collect()
+        } else {
+            let rest = documents.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
+            rest.take(limit).map(pair).collect()
+        }
+    }
+
     pub fn audit_since(&self, since: Timestamp, limit: u32) -> Vec<AuditEntry> {
         let mut entries: Vec<AuditEntry> = self.audit.iter().filter(|entry| entry.at >= since).cloned().collect();
         entries.sort_by_key(|entry| entry.at);
@@ -79,6 +116,7 @@ impl Table {
 
 fn matches(job: &Job, query: &JobQuery) -> bool {
     query.pipeline.as_ref().is_none_or(|pipeline| *pipeline == job.new.pipeline)
+        && (query.within.is_empty() || query.within.contains(&job.new.pipeline))
         && (query.states.is_empty() || query.states.contains(&job.state))
         && (query.batch.is_none() || query.batch == job.new.batch)
         && (query.idempotency_key.is_none() || query.idempotency_key == job.new.idempotency_key)
@@ -90,6 +128,7 @@ fn summary(job: &Job) -> JobSummary {
     JobSummary {
         id: job.new.id,
         pipeline: job.new.pipeline.clone(),
+        caller: job.new.caller.clone(),
         state: job.state,
         hold: job.hold.map(|(reason, _)| reason),
         until: job.until,

@@ -49,7 +49,7 @@ impl Table {
             .filter(|(_, job)| job.state == State::Running)
             .map(|(id, job)| {
                 let calling = crashed && job.calling();
-                (id, Abandoned { crashes: job.crashes, suspect: job.suspect, calling })
+                (id, Abandoned { crashes: job.crashes, suspect: job.suspect, calling, live: job.live })
             })
             .collect();
         let suspects = crash::suspects_calling(abandoned.iter().map(|(_, job)| job));
@@ -66,6 +66,7 @@ impl Table {
                     recovered.suspects += u64::from(suspect);
                 }
                 Fate::Quarantine { .. } => recovered.quarantined.push(id),
+                Fate::LetGo => {}
             }
             let done = self.change(id, |job| {
                 job.fence += 1;
@@ -77,6 +78,10 @@ impl Table {
                     Fate::Quarantine { crashes } => {
                         job.crashes = crashes;
                         job.error = Some(crash::quarantine_error(id, crashes));
+                        job.step(Event::Fail, now)
+                    }
+                    Fate::LetGo => {
+                        job.error = Some(crash::caller_gone_error());
                         job.step(Event::Fail, now)
                     }
                 }

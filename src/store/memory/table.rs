@@ -29,6 +29,8 @@ pub struct Job {
     pub node: Option<NodeId>,
     pub crashes: u32,
     pub suspect: bool,
+    /// Its caller waits for it here: it ends with this daemon.
+    pub live: bool,
     pub finished_at: Option<Timestamp>,
     pub result: Option<String>,
     pub error: Option<JobError>,
@@ -58,6 +60,7 @@ impl Job {
             node: None,
             crashes: 0,
             suspect: false,
+            live: false,
             finished_at: None,
             result: None,
             error: None,

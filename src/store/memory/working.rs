@@ -3,7 +3,7 @@
 use super::table::{Call, Job, Table};
 use crate::{
     clock::Timestamp,
-    ids::JobId,
+    ids::{JobId, NodeId},
     job::{Attempt, Outcome, State, state::Event},
     names::PipelineName,
     store::{
@@ -29,6 +29,21 @@ impl Table {
         let state = if job.not_before.is_some_and(|at| at > now) { State::Waiting } else { State::Queued };
         self.add(Job::new(job, state));
         Submitted::New(state)
+    }
+
+    pub fn submit_running(&mut self, job: NewJob, node: NodeId, intent: Intent, now: Timestamp) -> Result<()> {
+        self.nodes.entry(node).or_insert(now);
+        let id = job.id;
+        let mut job = Job::new(job, State::Queued);
+        job.live = true;
+        job.step(Event::Claim, now)?;
+        job.fence = Fence::FIRST.0;
+        job.node = Some(node);
+        if self.get(id).is_none() {
+            self.add(job);
+        }
+        self.begin(intent);
+        Ok(())
     }
 
     pub fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Result<Vec<Claimed>> {
@@ -77,6 +92,7 @@ impl Table {
             Ok(Claimed {
                 id,
                 pipeline: job.new.pipeline.clone(),
+                caller: job.new.caller.clone(),
                 fence: Fence(job.fence),
                 priority: job.new.priority,
                 created_at: job.new.created_at,

@@ -146,7 +146,7 @@ impl Session {
         let mut statement = self.conn.prepare_cached(concat!(
             "SELECT jobs.",
             standing_columns!(),
-            ", priority, created_at, expiry_key, assignment, metadata, body ",
+            ", priority, created_at, expiry_key, assignment, metadata, body, caller ",
             "FROM jobs JOIN contents ON contents.seq = jobs.seq WHERE jobs.seq = ?1"
         ))?;
         let mut found = statement.query([seq])?;
@@ -159,6 +159,7 @@ impl Session {
         let claimed = Claimed {
             id: job.id,
             pipeline: pipeline.clone(),
+            caller: row.get(14)?,
             fence: Fence(codes::unsigned(job.fence + 1)),
             priority: row.get(8)?,
             created_at: Timestamp::from_micros(row.get(9)?),

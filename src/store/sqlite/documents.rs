@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use super::{codes, session::Session, trouble::Trouble};
 use crate::{
     clock::Timestamp,
-    store::{AuditEntry, DocumentChange, DocumentKind},
+    store::{AuditEntry, DocumentChange, DocumentKind, DocumentPage},
 };
 
 impl Session {
@@ -49,6 +49,31 @@ pub fn documents(
     let mut found = std::collections::BTreeMap::new();
     while let Some(row) = rows.next()? {
         found.insert(row.get(0)?, serde_json::from_str(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?);
+    }
+    Ok(found)
+}
+
+/// One document.
+pub fn document(conn: &Connection, kind: DocumentKind, key: &str) -> Result<Option<serde_json::Value>, Trouble> {
+    let mut statement = conn.prepare_cached("SELECT value FROM documents WHERE kind = ?1 AND key = ?2")?;
+    let mut rows = statement.query(params![kind.to_string(), key])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(serde_json::from_str(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?))
+}
+
+/// Some documents of a kind in the order of their keys.
+pub fn page(conn: &Connection, page: &DocumentPage) -> Result<Vec<(String, serde_json::Value)>, Trouble> {
+    let sql = match (&page.after, page.descending) {
+        (None, false) => "SELECT key, value FROM documents WHERE kind = ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3",
+        (None, true) => "SELECT key, value FROM documents WHERE kind = ?1 AND ?2 IS NULL ORDER BY key DESC LIMIT ?3",
+        (Some(_), false) => "SELECT key, value FROM documents WHERE kind = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+        (Some(_), true) => "SELECT key, value FROM documents WHERE kind = ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3",
+    };
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![page.kind.to_string(), page.after, page.limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((row.get(0)?, serde_json::from_str(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?));
     }
     Ok(found)
 }

@@ -81,7 +81,7 @@ fn lock(path: &Path) -> Result<File> {
                 pid if read.is_ok() && !pid.is_empty() => format!("process {pid}"),
                 _ => "another process".to_owned(),
             };
-            return Err(StoreError::Unusable(format!(
+            return Err(StoreError::Held(format!(
                 "{holder} has it ({} is locked); one daemon works on a SQLite file at a time: stop that one, or give this \
                  one a `store:` of its own",
                 path.display()

@@ -52,6 +52,10 @@ pub fn list(conn: &Connection, query: &JobQuery) -> Result<JobPage, Trouble> {
             known => known,
         },
     };
+    let mut within: Vec<i64> = Vec::with_capacity(query.within.len());
+    for name in &query.within {
+        within.extend(number("SELECT id FROM pipelines WHERE name = ?1", name.as_str())?);
+    }
     let after = query.after.as_ref().map_or(AFTER_ALL.as_slice(), |id| id.as_bytes().as_slice());
     let mut statement: rusqlite::CachedStatement<'_>;
     let mut found = if let Some(key) = &query.idempotency_key {
@@ -76,6 +80,7 @@ pub fn list(conn: &Connection, query: &JobQuery) -> Result<JobPage, Trouble> {
             break;
         }
         let matches = pipeline.is_none_or(|wanted| row.get(2) == Ok(wanted))
+            && (query.within.is_empty() || within.contains(&row.get(2)?))
             && (query.states.is_empty() || query.states.contains(&codes::state(row.get(3)?)?))
             && batch.is_none_or(|wanted| row.get(4) == Ok(Some(wanted)))
             && (query.metadata.is_empty() || {
@@ -172,6 +177,24 @@ pub fn traffic(conn: &Connection, since: Timestamp) -> Result<BTreeMap<TrafficKe
         *sums.entry(key).or_default() += tally::read_traffic(row, 4)?;
     }
     Ok(sums)
+}
+
+/// Spending of each caller, over attempts of jobs that are kept.
+pub fn spending_by_caller(conn: &Connection, since: Timestamp) -> Result<BTreeMap<String, Usd>, Trouble> {
+    let mut statement = conn.prepare_cached(
+        "SELECT c.caller, a.cost FROM attempts a INDEXED BY attempts_ended JOIN contents c ON c.seq = a.seq >> 20 \
+         WHERE a.ended_at >= ?1 AND a.cost IS NOT NULL AND c.caller != ''",
+    )?;
+    let mut rows = statement.query([since.as_micros()])?;
+    let mut spent = BTreeMap::<String, Usd>::new();
+    while let Some(row) = rows.next()? {
+        let cost: String = row.get(1)?;
+        let cost: Usd = codes::parse(&cost)?;
+        if cost != Usd::ZERO {
+            *spent.entry(row.get(0)?).or_default() += cost;
+        }
+    }
+    Ok(spent)
 }
 
 fn by_name<T>(

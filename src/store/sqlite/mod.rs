@@ -3,6 +3,7 @@
 //! Invariant: the file has one daemon at a time; what a method acknowledges was synced to disk; only the writer writes, and
 //! it alone copies the write-ahead log into the file.
 
+mod blobs;
 mod claim;
 mod codes;
 mod documents;
@@ -32,14 +33,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{broadcast, watch};
 
-use self::{home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
+use self::{blobs::Blobs, home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
 use super::{
-    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, Intent, JobPage, JobQuery, JobRecord,
-    NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted, Traffic,
-    TrafficKey, hints::Hints,
+    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, DocumentPage, Intent, JobOutcome,
+    JobPage, JobQuery, JobRecord, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store,
+    StoreError, Submitted, Traffic, TrafficKey, hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -73,6 +75,7 @@ pub struct SqliteStore {
     // Readers close first: the writer's connection is then the last, and tidies up.
     readers: Readers,
     writer: Writer,
+    blobs: Blobs,
     clock: SharedClock,
     node: NodeId,
     epoch: u64,
@@ -107,8 +110,9 @@ impl SqliteStore {
         let session = Session::new(conn, clock.clone(), node, counts.clone(), hints.clone()).map_err(fault)?;
         let readers = Readers::start(&path)?;
         let writer = Writer::start(home, session)?;
+        let blobs = Blobs::beside(&path);
         tracing::debug!(path = %path.display(), %node, epoch, "the store is open");
-        Ok(Self { readers, writer, clock, node, epoch, counts, hints })
+        Ok(Self { readers, writer, blobs, clock, node, epoch, counts, hints })
     }
 
     /// How many times the file has been opened for work.
@@ -195,6 +199,10 @@ impl Store for SqliteStore {
             answers.extend(self.submit_some(some).await?);
         }
         Ok(answers)
+    }
+
+    async fn submit_running(&self, job: NewJob, node: NodeId, intent: Intent) -> Result<()> {
+        self.writer.ask(1, move |session| session.submit_running(&job, node, &intent)).await
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>> {
@@ -284,6 +292,14 @@ impl Store for SqliteStore {
         self.readers.ask(move |conn| list::traffic(conn, since)).await
     }
 
+    async fn spending_by_caller(&self, since: Timestamp) -> Result<BTreeMap<String, Usd>> {
+        self.readers.ask(move |conn| list::spending_by_caller(conn, since)).await
+    }
+
+    async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>> {
+        self.readers.ask(move |conn| jobs.into_iter().map(|id| rows::outcome(conn, id)).collect()).await
+    }
+
     async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {
         self.writer.ask(changes.len(), move |session| session.apply(&changes, audit.as_ref())).await
     }
@@ -292,7 +308,36 @@ impl Store for SqliteStore {
         self.readers.ask(move |conn| documents::documents(conn, kind)).await
     }
 
+    async fn document(&self, kind: DocumentKind, key: &str) -> Result<Option<serde_json::Value>> {
+        let key = key.to_owned();
+        self.readers.ask(move |conn| documents::document(conn, kind, &key)).await
+    }
+
+    async fn documents_page(&self, page: DocumentPage) -> Result<Vec<(String, serde_json::Value)>> {
+        self.readers.ask(move |conn| documents::page(conn, &page)).await
+    }
+
     async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>> {
         self.readers.ask(move |conn| documents::audit(conn, since, limit)).await
+    }
+
+    async fn write_content(&self, id: &str, at: u64, bytes: Bytes) -> Result<()> {
+        self.blobs.write(id, at, bytes).await
+    }
+
+    async fn seal_content(&self, id: &str) -> Result<()> {
+        self.blobs.seal(id).await
+    }
+
+    async fn read_content(&self, id: &str, at: u64, most: usize) -> Result<Option<Bytes>> {
+        self.blobs.read(id, at, most).await
+    }
+
+    async fn delete_content(&self, id: &str) -> Result<()> {
+        self.blobs.delete(id).await
+    }
+
+    async fn contents(&self) -> Result<Vec<String>> {
+        self.blobs.ids().await
     }
 }

@@ -1,6 +1,6 @@
 //! Taking back what a dead daemon left running.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use rusqlite::params;
 
@@ -60,6 +60,12 @@ impl Session {
             concat!("SELECT ", standing_columns!(), " FROM jobs INDEXED BY jobs_busy WHERE node = ?1 ORDER BY id"),
             [node],
         )?;
+        let live: HashSet<i64> = {
+            let mut statement =
+                self.conn.prepare_cached("SELECT seq FROM jobs INDEXED BY jobs_busy WHERE node = ?1 AND live = 1")?;
+            let rows = statement.query_map([node], |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()?
+        };
         let mut recovered = Recovered::default();
         let mut abandoned: Vec<(Standing, Abandoned)> = Vec::new();
         for job in busy {
@@ -69,7 +75,9 @@ impl Session {
             recovered.unseen.extend(unseen);
             if job.state == State::Running {
                 let crashes = u32::try_from(job.crashes).unwrap_or(0);
-                abandoned.push((job, Abandoned { crashes, suspect: job.suspect, calling: crashed && closed > 0 }));
+                let calling = crashed && closed > 0;
+                let live = live.contains(&job.seq);
+                abandoned.push((job, Abandoned { crashes, suspect: job.suspect, calling, live }));
             } else {
                 self.let_go(job.seq)?;
             }
@@ -80,6 +88,7 @@ impl Session {
             let (crashes, suspect) = match fate {
                 Fate::Requeue { crashes, suspect } => (crashes, suspect),
                 Fate::Quarantine { crashes } => (crashes, true),
+                Fate::LetGo => (left.crashes, left.suspect),
             };
             self.execute(
                 "UPDATE jobs SET fence = fence + 1, crashes = ?2, suspect = ?3 WHERE seq = ?1",
@@ -95,6 +104,7 @@ impl Session {
                     recovered.quarantined.push(job.id);
                     self.fail(&job, &crash::quarantine_error(job.id, crashes))?;
                 }
+                Fate::LetGo => self.fail(&job, &crash::caller_gone_error())?,
             }
         }
         Ok(recovered)

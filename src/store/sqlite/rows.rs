@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     ids::{AttemptId, JobId},
     job::Attempt,
-    store::{JobError, JobRecord, JobSummary},
+    store::{JobError, JobOutcome, JobRecord, JobSummary},
     usage::Usage,
 };
 
@@ -83,7 +83,7 @@ fn text<'a>(row: &'a Row<'_>, place: usize) -> Result<&'a str, Trouble> {
 pub fn summary(conn: &Connection, seq: i64) -> Result<Option<JobSummary>, Trouble> {
     let mut statement = conn.prepare_cached(
         "SELECT j.id, p.name, j.state, j.hold, j.run_at, j.priority, j.created_at, j.finished_at, c.deadline, c.key, \
-         b.name, c.retry_of, j.suspect, (SELECT count(*) FROM attempts WHERE seq >= j.seq << 20 AND seq < (j.seq + 1) << 20), a.generation, a.target \
+         b.name, c.retry_of, j.suspect, (SELECT count(*) FROM attempts WHERE seq >= j.seq << 20 AND seq < (j.seq + 1) << 20), a.generation, a.target, c.caller \
          FROM jobs j JOIN pipelines p ON p.id = j.pipeline JOIN contents c ON c.seq = j.seq \
          LEFT JOIN batches b ON b.id = j.batch \
          LEFT JOIN attempts a ON a.seq = (SELECT max(seq) FROM attempts WHERE seq >= j.seq << 20 AND seq < (j.seq + 1) << 20) WHERE j.seq = ?1",
@@ -94,6 +94,7 @@ pub fn summary(conn: &Connection, seq: i64) -> Result<Option<JobSummary>, Troubl
     Ok(Some(JobSummary {
         id: JobId::from_bytes(row.get(0)?),
         pipeline: codes::parse(text(row, 1)?)?,
+        caller: row.get(16)?,
         state: codes::state(row.get(2)?)?,
         hold: codes::parse_some(row.get(3)?)?,
         until: time(4)?,
@@ -154,4 +155,34 @@ fn explain(conn: &Connection, seq: i64, attempts: &mut [Attempt]) -> Result<Vec<
         fidelity = row.get::<_, Option<String>>(1)?;
     }
     Ok(fidelity.as_deref().map(serde_json::from_str).transpose()?.unwrap_or_default())
+}
+
+/// How a job ended.
+pub fn outcome(conn: &Connection, id: JobId) -> Result<Option<JobOutcome>, Trouble> {
+    let mut statement = conn.prepare_cached(
+        "SELECT j.seq, j.state, r.result, r.error FROM jobs j LEFT JOIN results r ON r.seq = j.seq WHERE j.id = ?1",
+    )?;
+    let mut rows = statement.query([id.as_bytes()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let error: Option<String> = row.get(3)?;
+    let mut sums = conn.prepare_cached(concat!(
+        "SELECT sum(input), sum(output), sum(cache_read), sum(cache_write), sum(reasoning) FROM attempts WHERE ",
+        of_job!()
+    ))?;
+    let usage = sums.query_row([row.get::<_, i64>(0)?], |row| {
+        let count = |place| row.get::<_, Option<i64>>(place).map(|count| codes::unsigned(count.unwrap_or(0)));
+        Ok(Usage {
+            input: count(0)?,
+            output: count(1)?,
+            cache_read: count(2)?,
+            cache_write: count(3)?,
+            reasoning: count(4)?,
+        })
+    })?;
+    Ok(Some(JobOutcome {
+        state: codes::state(row.get(1)?)?,
+        result: row.get(2)?,
+        error: error.as_deref().map(serde_json::from_str::<JobError>).transpose()?,
+        usage,
+    }))
 }

@@ -5,9 +5,9 @@ use rusqlite::{OptionalExtension, params};
 use super::{codes, session::Session, trouble::Trouble};
 use crate::{
     clock::Timestamp,
-    ids::JobId,
+    ids::{JobId, NodeId},
     job::State,
-    store::{NewJob, Submitted},
+    store::{Fence, Intent, NewJob, Submitted},
 };
 
 impl Session {
@@ -27,6 +27,24 @@ impl Session {
         let batch = job.batch.as_ref().map(|name| self.names.batch(&self.conn, name)).transpose()?;
         let not_before = job.not_before.filter(|at| *at > self.now());
         let state = if not_before.is_some() { State::Waiting } else { State::Queued };
+        if !self.insert(job, seq, pipeline, batch, state)? {
+            let known = self.standing(job.id)?.map_or(state, |known| known.state);
+            return Ok(Submitted::Existing(job.id, known));
+        }
+        self.added(pipeline, batch, state);
+        Ok(Submitted::New(state))
+    }
+
+    /// Writes a job's rows; whether its id was new.
+    fn insert(
+        &mut self,
+        job: &NewJob,
+        seq: i64,
+        pipeline: i64,
+        batch: Option<i64>,
+        state: State,
+    ) -> Result<bool, Trouble> {
+        let not_before = job.not_before.filter(|_| state == State::Waiting);
         let added = self.execute(
             "INSERT INTO jobs (seq, id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
@@ -44,8 +62,7 @@ impl Session {
             ],
         )?;
         if added == 0 {
-            let known = self.standing(job.id)?.map_or(state, |known| known.state);
-            return Ok(Submitted::Existing(job.id, known));
+            return Ok(false);
         }
         let metadata = if job.metadata.is_empty() { None } else { Some(serde_json::to_string(&job.metadata)?) };
         self.execute(
@@ -67,8 +84,27 @@ impl Session {
                 params![key, pipeline, job.caller, seq, job.digest],
             )?;
         }
-        self.added(pipeline, batch, state);
-        Ok(Submitted::New(state))
+        Ok(true)
+    }
+
+    /// Adds a job that runs here already, with its first attempt.
+    pub fn submit_running(&mut self, job: &NewJob, node: NodeId, intent: &Intent) -> Result<(), Trouble> {
+        let node = self.names.node(&self.conn, node)?;
+        self.execute(
+            "UPDATE nodes SET seen_at = ?2 WHERE id = ?1 AND seen_at IS NULL",
+            params![node, self.now().as_micros()],
+        )?;
+        let pipeline = self.names.pipeline(&self.conn, &job.pipeline)?;
+        if self.standing(job.id)?.is_none() {
+            let seq = self.next_seq();
+            self.insert(job, seq, pipeline, None, State::Running)?;
+            self.execute(
+                "UPDATE jobs SET live = 1, fence = ?2, node = ?3 WHERE seq = ?1",
+                params![seq, codes::signed(Fence::FIRST.0), node],
+            )?;
+            self.added(pipeline, None, State::Running);
+        }
+        self.begin(std::slice::from_ref(intent)).map(drop)
     }
 
     fn known_key(&self, key: &str, pipeline: i64, job: &NewJob) -> Result<Option<Submitted>, Trouble> {

@@ -99,7 +99,7 @@ async fn a_second_daemon_is_told_who_has_the_file() {
     let link = folder.path().join("link.db");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     for way in [&path, &link, &path.parent().unwrap().join("..").join("data").join("queue.db")] {
-        let Err(StoreError::Unusable(message)) = open(way) else { panic!("{} is in use", way.display()) };
+        let Err(StoreError::Held(message)) = open(way) else { panic!("{} is in use", way.display()) };
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
     }
     // The refused ones did no harm to the locks of the first.
