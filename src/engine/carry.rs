@@ -244,9 +244,16 @@ impl Carried<'_> {
             idle_timeout: target.idle_timeout,
         };
         let stop = self.stop.clone();
+        let head = self.live.as_ref().map(|live| live.head(&self.job));
+        let answer = async {
+            match (self.live.as_mut(), head) {
+                (Some(live), Some(head)) if live.streams => live.listen(&*provider, call, head).await,
+                _ => ask(&*provider, target, call).await,
+            }
+        };
         let Gathered { outcome, first_token, usage } = tokio::select! {
             biased;
-            answer = ask(&*provider, target, call) => answer,
+            answer = answer => answer,
             reason = stop.stopped() => {
                 drop(held);
                 return self.stopped(Some((going, reason))).await;

@@ -6,7 +6,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
     ids::JobId,
     job::{Envelope, HoldReason},
     names::{PipelineName, TargetName},
+    provider::{Call, CallError, ChatStream, Gathered, Provider, Reply},
     store::{Claimed, Fence, JobError, NewJob, Next, Settlement},
     wire::stream::Event,
 };
@@ -145,6 +146,10 @@ pub(super) struct Live {
     pub(super) lost: bool,
     /// When the caller no longer waits.
     pub(super) expires: Timestamp,
+    /// Whether the answer is wanted piece by piece.
+    pub(super) streams: bool,
+    /// Whether a piece of it was said: then there is no way back.
+    pub(super) committed: bool,
     pub(super) generation: u64,
     pub(super) line: mpsc::Sender<Said>,
 }
@@ -159,6 +164,7 @@ impl Engine {
         caller: &Caller,
         mut envelope: Envelope,
         patience: Duration,
+        streams: bool,
     ) -> Result<LiveCall, IntakeError> {
         if !self.is_accepting() {
             return Err(IntakeError::Draining);
@@ -173,6 +179,8 @@ impl Engine {
             expires: new.deadline,
             unborn: Some(new),
             lost: false,
+            streams,
+            committed: false,
             generation: self.world().snapshot.generation,
             line: sender,
         };
@@ -245,6 +253,63 @@ impl Live {
 
     async fn fail(&self, head: Head, fault: LiveFault, error: JobError) {
         self.say(Said::Ended(Box::new(LiveEnd { head, outcome: Err(LiveFailure { fault, error }) }))).await;
+    }
+
+    /// Calls a target piece by piece, and says each piece to the caller. What comes before the model speaks commits to
+    /// nothing and is kept back until then.
+    pub(super) async fn listen(&mut self, provider: &dyn Provider, call: Call, head: Head) -> Gathered {
+        let began = tokio::time::Instant::now();
+        let stream = match provider.stream(call).await {
+            Ok(stream) => stream,
+            Err(error) => return Gathered::whole(Err(error)),
+        };
+        let ChatStream { mut events, mut assembly, provider_request_id, rate_limit } = stream;
+        let (mut first_token, mut usage) = (None, None);
+        let mut kept: Vec<Event> = Vec::new();
+        let failed = loop {
+            let event = match events.next().await {
+                None => break None,
+                Some(Err(error)) => break Some(error),
+                Some(Ok(event)) => event,
+            };
+            if let Event::Usage(counts) = &event {
+                usage = Some(*counts);
+            }
+            if event.is_output() && first_token.is_none() {
+                first_token = Some(began.elapsed());
+                self.commit(&head, &mut kept).await;
+            }
+            if let Err(fault) = assembly.push(event.clone()) {
+                break Some(CallError { rate_limit, ..fault.into() });
+            }
+            if self.committed {
+                self.say(Said::Event(event)).await;
+            } else if kept.len() < LINE {
+                kept.push(event);
+            }
+        };
+        let outcome = match failed {
+            Some(error) => Err(error),
+            None => match assembly.finish() {
+                Ok(completion) => {
+                    // An answer without a word is an answer too.
+                    self.commit(&head, &mut kept).await;
+                    Ok(Reply { completion: completion.json, usage: completion.usage, provider_request_id, rate_limit })
+                }
+                Err(fault) => Err(CallError { rate_limit, ..fault.into() }),
+            },
+        };
+        Gathered { outcome, first_token, usage }
+    }
+
+    async fn commit(&mut self, head: &Head, kept: &mut Vec<Event>) {
+        if std::mem::replace(&mut self.committed, true) {
+            return;
+        }
+        self.say(Said::Begun(head.clone())).await;
+        for event in kept.drain(..) {
+            self.say(Said::Event(event)).await;
+        }
     }
 
     /// Says something to the caller, who may have hung up.

@@ -184,3 +184,33 @@ async fn what_was_live_when_the_daemon_died_is_not_called_again() {
     assert_eq!((&record["reason_code"], &record["attempts"][0]["outcome"]), (&json!("caller_gone"), &json!("unknown")));
     daemon.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_streamed() {
+    let site = Site::new(SPEC).await;
+    let daemon = site.start().await;
+    for include_usage in [false, true] {
+        let mut body = asking("triage");
+        body["stream"] = json!(true);
+        if include_usage {
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        let response = chat(&daemon, "/v1/chat/completions", &body).await;
+        assert!(header(&response, "content-type").starts_with("text/event-stream"));
+        let job = header(&response, "x-landbridge-job");
+        assert_eq!(header(&response, "x-landbridge-attempts"), "1");
+        let text = response.text().await.unwrap();
+        let mut events: Vec<&str> = text.split("\n\n").filter(|event| !event.is_empty()).collect();
+        assert_eq!(events.pop(), Some("data: [DONE]"), "{text}");
+        let chunks: Vec<Value> =
+            events.iter().map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap()).collect();
+        assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+        assert!(chunks.iter().all(|chunk| chunk["object"] == "chat.completion.chunk" && chunk["model"] == "triage"));
+        let said: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(chunks.last().unwrap()["usage"]["total_tokens"].is_u64(), include_usage, "{text}");
+        let record = daemon.ended_job(&job).await;
+        assert_eq!(record["result"]["choices"][0]["message"]["content"], json!(said), "{record}");
+        assert!(record["usage"].is_object());
+    }
+    daemon.stop();
+}

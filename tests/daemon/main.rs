@@ -3,6 +3,7 @@
 mod bad_input;
 mod batches;
 mod chat;
+mod clients;
 mod clock;
 mod crash;
 mod flow;

@@ -99,6 +99,12 @@ impl Carried<'_> {
             theirs: true,
             possibly_billed: error.possibly_billed,
         });
+        if self.live.as_ref().is_some_and(|live| live.committed) {
+            // The caller has heard the beginning of an answer: no other can follow.
+            let message = format!("the answer broke off: {}", error.message);
+            let failure = failure("stream_broken", message, "server_error", error.code, None);
+            return self.settle(Some(ended), Next::Fail(failure)).await;
+        }
         let world = self.engine.world();
         let candidates = self.engine.candidates(&world, lane, chain, ended_at);
         let policy = Policy { retry: spec.retry, spill_after: spec.sharing.spill_after };

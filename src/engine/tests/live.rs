@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::rig::{Act, Rig, fault, spec, throttled};
+use super::rig::{Act, Rig, fault, spec, throttled, whole_answer};
 use crate::{
     engine::live::{LiveCall, LiveEnd, LiveFault, Said},
     job::{Fault, HoldReason, Outcome, State},
+    wire::stream::{Delta, Event},
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -150,4 +151,49 @@ async fn a_drain_that_runs_out_interrupts_and_says_so() {
     rig.drain().await;
     let (fault, _) = ended.await.unwrap();
     assert_eq!(fault, LiveFault::Interrupted);
+}
+
+/// What a caller hears of a stream: `begun by TARGET`, texts, and how it ended.
+async fn heard(mut call: LiveCall) -> (Vec<String>, LiveEnd) {
+    let mut heard = Vec::new();
+    loop {
+        match call.next().await.expect("an end") {
+            Said::Begun(head) => heard.push(format!("begun by {} at attempt {}", head.target.unwrap(), head.attempts)),
+            Said::Event(Event::Delta { delta: Delta::Text(text), .. }) => heard.push(text),
+            Said::Event(_) => {}
+            Said::Ended(end) => return (heard, *end),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_falls_back_until_the_model_speaks() {
+    let rig = Rig::start(&spec("fallback: [openai]\n")).await;
+    let Act::Fail(broken) = fault(Fault::Unavailable) else { panic!() };
+    // A role, and then nothing: that commits to no target.
+    let role = Event::Field { name: "system_fingerprint".to_owned(), value: serde_json::json!("fp") };
+    rig.provider.script("bedrock", [Act::Pieces(vec![(Duration::ZERO, Ok(role)), (Duration::ZERO, Err(broken))])]);
+    let (heard, end) = heard(rig.live_stream()).await;
+    assert_eq!(heard, ["begun by openai at attempt 2", "po", "ng"]);
+    assert!(end.outcome.unwrap().contains("pong"));
+    let record = rig.until(end.head.job, State::Succeeded).await;
+    assert!(record.result.unwrap().contains("pong") && record.attempts.len() == 2);
+    rig.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_dies_after_the_first_word_ends_with_an_error() {
+    let rig = Rig::start(&spec("fallback: [openai]\n")).await;
+    let Act::Fail(broken) = fault(Fault::Unknown) else { panic!() };
+    let mut pieces = whole_answer();
+    pieces.truncate(1);
+    pieces.push((Duration::ZERO, Err(broken)));
+    rig.provider.script("bedrock", [Act::Pieces(pieces)]);
+    let (heard, end) = heard(rig.live_stream()).await;
+    assert_eq!(heard, ["begun by bedrock at attempt 1", "po"]);
+    let failure = end.outcome.unwrap_err();
+    assert_eq!((failure.fault, failure.error.reason_code.as_str()), (LiveFault::Failed, "stream_broken"));
+    let record = rig.until(end.head.job, State::Failed).await;
+    assert!(record.attempts[0].possibly_billed && record.attempts.len() == 1);
+    rig.drain().await;
 }

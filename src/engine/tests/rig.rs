@@ -298,7 +298,14 @@ impl Rig {
     /// Asks for an answer and waits for it, in all at most for this long.
     pub fn live(&self, patience: Duration) -> LiveCall {
         let job = json!({ "pipeline": "triage", "body": { "messages": [{ "role": "user", "content": "hi" }] } });
-        self.engine.live(&Caller::anybody(), Envelope::from_value(job).unwrap(), patience).unwrap()
+        self.engine.live(&Caller::anybody(), Envelope::from_value(job).unwrap(), patience, false).unwrap()
+    }
+
+    /// The same, piece by piece.
+    pub fn live_stream(&self) -> LiveCall {
+        let job = json!({ "pipeline": "triage", "body": { "messages": [{ "role": "user", "content": "hi" }] } });
+        let patience = Duration::from_mins(1);
+        self.engine.live(&Caller::anybody(), Envelope::from_value(job).unwrap(), patience, true).unwrap()
     }
 
     /// The job as stored.

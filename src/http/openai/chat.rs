@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{Path, State, rejection::BytesRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+
+use serde_json::json;
 
 use super::request::ChatRequest;
 use crate::{
@@ -18,16 +20,19 @@ use crate::{
     clock::Timestamp,
     engine::{
         intake::IntakeError,
-        live::{Head, LiveEnd, LiveFailure, LiveFault, Said},
+        live::{Head, LiveCall, LiveEnd, LiveFailure, LiveFault, Said},
     },
     http::{ApiError, App, jobs::pipeline_name},
     job::HoldReason,
+    wire::openai::chunks::Writer,
 };
 
 const JOB: HeaderName = HeaderName::from_static("x-landbridge-job");
 const TARGET: HeaderName = HeaderName::from_static("x-landbridge-target");
 const GENERATION: HeaderName = HeaderName::from_static("x-landbridge-generation");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-landbridge-attempts");
+/// Proxies that gather answers are told not to.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Clients of the original obey it.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -41,18 +46,58 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let fixed = path.map(|Path(name)| pipeline_name(&name)).transpose()?;
     let asked = ChatRequest::read(&app.engine, fixed, &headers, &body?)?;
-    if asked.stream {
-        return Err(ApiError::invalid(Some("stream"), "streamed answers are not served yet; ask without `stream`"));
-    }
     let patience = app.reloader.settings().live.deadline;
-    let mut call = app.engine.live(&caller, asked.envelope, patience).map_err(refused)?;
+    let model = asked.envelope.body.get("model").and_then(|model| model.as_str()).unwrap_or_default().to_owned();
+    let mut call = app.engine.live(&caller, asked.envelope, patience, asked.stream).map_err(refused)?;
     loop {
         match call.next().await {
+            Some(Said::Begun(head)) => {
+                let created = app.engine.now().as_micros().div_euclid(1_000_000);
+                let id = format!("chatcmpl-{}", head.job.to_string().trim_start_matches("job_"));
+                let writer = Writer::new(&id, &model, created, asked.include_usage);
+                return Ok(stream(call, writer, &head));
+            }
+            Some(Said::Event(_)) => {}
             Some(Said::Ended(end)) => return Ok(answer(*end, app.engine.now())),
-            Some(_) => {}
             None => return Err(ApiError::unavailable("the daemon lost this request; see its log")),
         }
     }
+}
+
+/// An answer piece by piece. Dropping the body hangs up.
+fn stream(call: LiveCall, writer: Writer, head: &Head) -> Response {
+    let pieces = futures_util::stream::unfold((call, writer), |(mut call, mut writer)| async move {
+        loop {
+            let mut out = Vec::new();
+            match call.next().await? {
+                Said::Begun(_) => {}
+                Said::Event(event) => writer.write(&event, &mut out),
+                Said::Ended(end) => match end.outcome {
+                    Ok(_) => writer.end(&mut out),
+                    Err(failure) => died(&failure, &mut out),
+                },
+            }
+            // What comes together leaves together.
+            if !out.is_empty() {
+                return Some((Ok::<_, std::convert::Infallible>(Bytes::from(out)), (call, writer)));
+            }
+        }
+    });
+    let mut response = Body::from_stream(pieces).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    mark(headers, head);
+    response
+}
+
+/// Tells the caller that nothing follows, and why; clients of the original raise it as an error.
+fn died(LiveFailure { error, .. }: &LiveFailure, out: &mut Vec<u8>) {
+    let code = error.code.as_deref().unwrap_or(&error.reason_code);
+    let error =
+        json!({ "error": { "message": error.message, "type": error.kind, "param": error.param, "code": code } });
+    out.extend_from_slice(format!("data: {error}\n\n").as_bytes());
 }
 
 fn answer(end: LiveEnd, now: Timestamp) -> Response {

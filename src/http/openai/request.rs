@@ -23,6 +23,8 @@ pub(super) struct ChatRequest {
     pub(super) envelope: Envelope,
     /// Piece by piece.
     pub(super) stream: bool,
+    /// With the usage in the last piece.
+    pub(super) include_usage: bool,
 }
 
 impl ChatRequest {
@@ -43,9 +45,9 @@ impl ChatRequest {
             Some(Value::Bool(stream)) => stream,
             Some(_) => return Err(ApiError::invalid(Some("stream"), "`stream` must be true or false")),
         };
-        include_usage(body.remove("stream_options"), stream)?;
+        let include_usage = include_usage(body.remove("stream_options"), stream)?;
         let envelope = engine.chat_form(pipeline, metadata(headers)?, body)?;
-        Ok(Self { envelope, stream })
+        Ok(Self { envelope, stream, include_usage })
     }
 }
 
