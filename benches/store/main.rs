@@ -1,8 +1,9 @@
 //! How fast the SQLite store is, beside the least that SQLite itself could do for a queue on the same disk in the same run.
 //!
-//! `cargo bench --bench store [-- SECTION… --jobs N --folder DIR]`; sections: submit, work, claim. The folder must lie on a
-//! disk (not a tmpfs), or the figures say nothing about durability.
+//! `cargo bench --bench store [-- SECTION… --jobs N --folder DIR]`; sections: submit, work, claim, and postgres, on a server
+//! of its own from Debian's package. The folder must lie on a disk (not a tmpfs), or the figures say nothing about durability.
 
+mod postgres;
 mod raw;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 
 use landbridge::{
     clock::{Clock, SystemClock},
-    ids::{AttemptId, JobId},
+    ids::{AttemptId, JobId, NodeId},
     job::Outcome,
     names::PipelineName,
     store::{AttemptEnd, ClaimRequest, Claimed, Intent, NewJob, Next, Settled, Settlement, SqliteStore, Store},
@@ -139,7 +140,7 @@ fn report(what: &str, ours: f64, raw: f64, target: f64, share: f64) {
     );
 }
 
-async fn call(store: &SqliteStore, job: Claimed) {
+async fn call(store: &impl Store, job: Claimed) {
     let attempt = AttemptId::generate();
     let intent = Intent {
         attempt,
@@ -175,9 +176,9 @@ async fn call(store: &SqliteStore, job: Claimed) {
     assert_eq!(store.settle(vec![settlement]).await.expect("settled"), [Settled::Applied]);
 }
 
-fn request(store: &SqliteStore, max: usize) -> ClaimRequest {
+fn request(node: NodeId, max: usize) -> ClaimRequest {
     let max = u32::try_from(max).expect("a small number");
-    ClaimRequest { node: store.local_node(), pipelines: vec![(pipeline(), max)], max, suspects: false }
+    ClaimRequest { node, pipelines: vec![(pipeline(), max)], max, suspects: false }
 }
 
 async fn drain_ours(store: &Arc<SqliteStore>, jobs: usize) -> Duration {
@@ -192,12 +193,12 @@ async fn drain_ours(store: &Arc<SqliteStore>, jobs: usize) -> Duration {
             held.push(more);
         }
         let most = held.len().min(jobs - done);
-        let claimed = store.claim(request(store, most)).await.expect("claimed");
+        let claimed = store.claim(request(store.local_node(), most)).await.expect("claimed");
         done += claimed.len();
         for (job, permit) in claimed.into_iter().zip(held) {
             let store = store.clone();
             tasks.spawn(async move {
-                call(&store, job).await;
+                call(&*store, job).await;
                 drop(permit);
             });
         }
@@ -275,7 +276,7 @@ async fn claim_times(store: &SqliteStore, what: &str) -> Duration {
                 break;
             }
             let started = Instant::now();
-            let claimed = store.claim(request(store, size)).await.expect("claimed");
+            let claimed = store.claim(request(store.local_node(), size)).await.expect("claimed");
             times.push(started.elapsed());
             assert_eq!(claimed.len(), size);
         }
@@ -309,7 +310,7 @@ async fn claim(options: &Options) {
     let store = open(many.path());
     let opened = started.elapsed();
     let recovered = store.register(store.local_node()).await.expect("registered");
-    let claimed = store.claim(request(&store, 1)).await.expect("claimed");
+    let claimed = store.claim(request(store.local_node(), 1)).await.expect("claimed");
     let ready = started.elapsed();
     assert!(recovered.requeued > 0 && claimed.len() == 1);
     println!(
@@ -332,6 +333,9 @@ fn main() {
         }
         if wanted("claim") {
             claim(&options).await;
+        }
+        if wanted("postgres") {
+            postgres::postgres(&options).await;
         }
     });
 }

@@ -20,7 +20,7 @@ use crate::{
     money::Usd,
     names::PipelineName,
     settings::{Environment, Settings, StoreSetting, environment},
-    store::{SqliteStore, Store, StoreError},
+    store::{PostgresStore, SqliteStore, Store, StoreError, postgres::PostgresOptions},
 };
 
 /// Keys
@@ -120,7 +120,7 @@ enum Place {
 }
 
 impl Place {
-    fn find(connection: &Connection, config: &Path) -> Result<Self> {
+    async fn find(connection: &Connection, config: &Path) -> Result<Self> {
         if connection.url.is_some() {
             return Ok(Self::Daemon(Box::new(Daemon::new(connection, config)?)));
         }
@@ -130,6 +130,12 @@ impl Place {
         let path = match loaded.settings.store {
             StoreSetting::Sqlite(path) => path,
             StoreSetting::Memory => return Ok(Self::Daemon(Box::new(Daemon::new(connection, config)?))),
+            StoreSetting::Postgres { url, .. } => {
+                let failed = |error: StoreError| Failure::new(error.to_string());
+                let url = url.read().map_err(|error| Failure::settings(format!("`store`: {error}")))?;
+                let store = PostgresStore::open(url.expose(), PostgresOptions::default()).await.map_err(failed)?;
+                return Ok(Self::Store(Arc::new(store)));
+            }
         };
         match SqliteStore::open(&path, Arc::new(SystemClock)) {
             Ok(store) => Ok(Self::Store(Arc::new(store))),
@@ -158,7 +164,7 @@ pub async fn execute(command: &KeyCommand, config: &Path, console: &mut Console<
 }
 
 async fn create(args: &CreateArgs, config: &Path, console: &mut Console<'_>) -> Result {
-    let made = match Place::find(&args.connection, config)? {
+    let made = match Place::find(&args.connection, config).await? {
         Place::Store(store) => {
             let new = NewKey {
                 name: args.name.clone(),
@@ -205,7 +211,7 @@ async fn create(args: &CreateArgs, config: &Path, console: &mut Console<'_>) -> 
 }
 
 async fn list(args: &ListArgs, config: &Path, console: &mut Console<'_>) -> Result {
-    let answer = match Place::find(&args.connection, config)? {
+    let answer = match Place::find(&args.connection, config).await? {
         Place::Store(store) => {
             let known = keys::list(store.as_ref()).await.map_err(|error| Failure::new(error.to_string()))?;
             json!({ "data": known })
@@ -255,7 +261,7 @@ fn standing(key: &Value, now: crate::clock::Timestamp) -> String {
 }
 
 async fn revoke(args: &RevokeArgs, config: &Path, console: &mut Console<'_>) -> Result {
-    let name = match Place::find(&args.connection, config)? {
+    let name = match Place::find(&args.connection, config).await? {
         Place::Store(store) => {
             keys::revoke(store.as_ref(), &args.key, &Caller::anybody(), SystemClock.now()).await?.name
         }

@@ -22,6 +22,9 @@ use crate::{
 /// Where a daemon listens when nobody says otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:4100";
 
+/// Where jobs are kept when nobody says otherwise.
+const DEFAULT_STORE: &str = "sqlite:data/landbridge.db";
+
 /// The settings at hand, as they are written.
 pub struct Local {
     config: PathBuf,
@@ -73,6 +76,21 @@ impl Local {
             .map_err(|_| self.bad(&format!("`listen` is {listen:?}, not an address such as {DEFAULT_LISTEN}")))?;
         let scheme = if self.file.get("tls").is_some_and(|tls| !tls.is_null()) { "https" } else { "http" };
         Ok(url_of(scheme, address))
+    }
+
+    /// The store that the settings name, wherever they say so.
+    ///
+    /// # Errors
+    /// When it is not text, or the variable that should hold it is not set.
+    pub fn store(&self) -> Result<String> {
+        let named = self.file.get("store").and_then(|store| store.get("env")).and_then(Value::as_str);
+        match named.filter(|_| !self.environment.contains_key("LANDBRIDGE_STORE")) {
+            None => self.text("store", DEFAULT_STORE),
+            Some(name) => match self.environment.get(name) {
+                Some(store) => Ok(store.trim().to_owned()),
+                None => Err(self.bad(&format!("`store` is in the environment variable {name}, which is not set"))),
+            },
+        }
     }
 
     /// The folders of specs and of model definitions.

@@ -25,6 +25,7 @@ pub mod results;
 pub mod rollback;
 pub mod schema;
 pub mod simulate;
+pub mod store;
 pub mod submit;
 
 pub mod check;
@@ -116,6 +117,9 @@ pub enum Command {
     Audit(audit::AuditArgs),
     /// Ask a model one prompt, and see the answer come, its time and its cost
     Ask(ask::AskArgs),
+    /// Back up a store, or move it to PostgreSQL
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// List models: prices, limits, lifecycles, uses, substitutes
     Models(models::ModelsArgs),
     /// Print the least that AWS must allow for the specs at hand
@@ -182,6 +186,7 @@ impl Cli {
             Command::Key(command) => wait_for(key::execute(command, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),
             Command::Ask(args) => serve(ask::execute(args, config, console)),
+            Command::Store(command) => serve(store::execute(command, config, console)),
             Command::Models(args) => wait_for(models::execute(args, config, console)),
             Command::IamPolicy(args) => iam_policy::execute(args, config, console),
             Command::Completions(args) => completions::execute(args, &mut Self::command(), console),

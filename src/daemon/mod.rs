@@ -5,6 +5,7 @@
 
 mod limits;
 mod signals;
+mod store;
 
 use std::{
     net::SocketAddr,
@@ -14,6 +15,8 @@ use std::{
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+pub use store::open_store;
 
 use crate::{
     clock::{Followed, SharedClock, SteadyClock, format_span},
@@ -25,9 +28,9 @@ use crate::{
     http::{self, App, Keyring, Serving, Tls},
     metrics::{Metrics, ReloadTrigger},
     provider,
-    settings::{self, Environment, Override, Settings, StoreSetting},
+    settings::{self, Environment, Override, Settings},
     simulate::{SimulateOptions, Simulation},
-    store::{Store, StoreError, memory::MemoryStore, sqlite::SqliteStore},
+    store::StoreError,
     watch::{Folders, Watcher},
 };
 
@@ -117,7 +120,7 @@ impl Daemon {
             None => None,
         };
         let tls = settings.tls.clone().map(Tls::load).transpose().map_err(DaemonError::Other)?.map(Arc::new);
-        let store = open_store(&settings.store, clock.clone())?;
+        let store = open_store(&settings.store, clock.clone()).await?;
         let keys = Arc::new(Keyring::load(store.clone(), &settings.keys, settings.listen.ip().is_loopback()).await?);
         if keys.is_empty() && !settings.listen.ip().is_loopback() {
             return Err(DaemonError::Settings(vec![open_listener(&settings, &options.config)]));
@@ -286,11 +289,4 @@ fn open_listener(settings: &Settings, config: &Path) -> Diagnostic {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
     TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
-}
-
-fn open_store(setting: &StoreSetting, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match setting {
-        StoreSetting::Memory => Arc::new(MemoryStore::new(clock)),
-        StoreSetting::Sqlite(path) => Arc::new(SqliteStore::open(path, clock)?),
-    })
 }

@@ -111,6 +111,8 @@ pub struct Engine {
     world: ArcSwap<World>,
     world_version: watch::Sender<u64>,
     runtime: Mutex<Runtime>,
+    /// The revision of the store's documents when the levers were last read.
+    levers_at: AtomicU64,
     /// Held while levers or specs change, so that changes come one after another.
     steering: tokio::sync::Mutex<()>,
     health: Health,
@@ -143,6 +145,7 @@ impl Engine {
         let by_caller = store.spending_by_caller(day_start(now)).await?;
         let holds = HoldClocks::restore(store.documents(DocumentKind::HoldClock).await?);
         let learned = store.documents(DocumentKind::Quota).await?;
+        let revision = store.revision().await?;
         let first = World::new(0, snapshot.clone(), FlagLevels::default(), Vec::new());
         let engine = Arc::new(Self {
             store,
@@ -156,6 +159,7 @@ impl Engine {
             world: ArcSwap::from_pointee(first),
             world_version: watch::Sender::new(0),
             runtime: Mutex::default(),
+            levers_at: AtomicU64::new(revision),
             steering: tokio::sync::Mutex::default(),
             health: Health::default(),
             quota_book: quotas::QuotaBook::default(),

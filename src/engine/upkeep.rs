@@ -116,6 +116,7 @@ impl Engine {
     /// One pass over everything that time or money changes.
     pub(super) async fn steer(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
+        self.follow_levers().await?;
         match self.clear_due_flags().await {
             Ok(()) => {}
             Err(LeverError::Store(error)) => return Err(error),

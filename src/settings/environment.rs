@@ -48,6 +48,7 @@ pub(super) const PATHS: &[&str] = &[
     "pipelines",
     "models",
     "store.env",
+    "store_direct.env",
     "providers.*.api",
     "providers.*.family",
     "providers.*.data_regions",

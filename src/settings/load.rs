@@ -28,6 +28,7 @@ const KEYS: Keys = Keys::new(
         "pipelines",
         "models",
         "store",
+        "store_direct",
         "providers",
         "quotas",
         "prices",
@@ -157,6 +158,10 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     let store = match section.get("store") {
         None => Some(StoreSetting::Sqlite(store::DEFAULT.into())),
         Some(node) => store::read(node, environment, findings),
+    };
+    let store = match (section.get("store_direct"), store) {
+        (Some(node), Some(store)) => store::direct(node, store, environment, findings),
+        (_, store) => store,
     };
     let providers = section.require("providers", findings).and_then(|node| providers::read(node, findings));
     let names = section.get("providers").map_or_else(BTreeSet::new, providers::names);

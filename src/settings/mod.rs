@@ -124,6 +124,35 @@ pub enum StoreSetting {
     Memory,
     /// `sqlite:PATH`.
     Sqlite(PathBuf),
+    /// `postgres://…`: shared by several daemons.
+    Postgres {
+        /// The database.
+        url: DatabaseUrl,
+        /// `store_direct`: the same database past a pooler, where a connection may listen.
+        direct: Option<DatabaseUrl>,
+    },
+}
+
+/// A database's address, or where it is. An address that stands here holds no password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// As written.
+    Plain(String),
+    /// In the environment, with its password.
+    Secret(Secret),
+}
+
+impl DatabaseUrl {
+    /// Reads it now.
+    ///
+    /// # Errors
+    /// [`SecretError`] when the variable is gone.
+    pub fn read(&self) -> Result<SecretValue, SecretError> {
+        match self {
+            Self::Plain(url) => Ok(SecretValue::of(url)),
+            Self::Secret(secret) => secret.read(),
+        }
+    }
 }
 
 /// One provider account.

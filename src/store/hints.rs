@@ -10,17 +10,22 @@ use crate::ids::JobId;
 /// Endings kept for a listener that is behind. One that falls further behind is told so and asks the store.
 const ENDINGS_KEPT: usize = 1_024;
 
-/// The two hints of a store.
+/// The hints of a store.
 #[derive(Debug)]
 pub struct Hints {
     ready: watch::Sender<u64>,
+    documents: watch::Sender<u64>,
     ended: broadcast::Sender<JobId>,
 }
 
 impl Hints {
     /// Hints that nobody listens to yet.
     pub fn new() -> Self {
-        Self { ready: watch::Sender::new(0), ended: broadcast::Sender::new(ENDINGS_KEPT) }
+        Self {
+            ready: watch::Sender::new(0),
+            documents: watch::Sender::new(0),
+            ended: broadcast::Sender::new(ENDINGS_KEPT),
+        }
     }
 
     /// Jobs may have become ready.
@@ -32,6 +37,16 @@ impl Hints {
     pub fn ended(&self, job: JobId) {
         // Nobody listening is no error.
         let _ = self.ended.send(job);
+    }
+
+    /// Documents may have been changed.
+    pub fn documents_changed(&self) {
+        self.documents.send_modify(|times| *times = times.wrapping_add(1));
+    }
+
+    /// Listens for changes of documents.
+    pub fn document_changes(&self) -> watch::Receiver<u64> {
+        self.documents.subscribe()
     }
 
     /// Listens for ready jobs.

@@ -4,22 +4,29 @@
 //! attempt rows close by attempt id whoever holds the fence, because a stale worker's bill is still a bill.
 //! The store's own clock judges leases. Stores decide nothing: they apply [`crate::job::state::next`].
 
+mod codes;
+mod conditions;
 #[cfg(test)]
 mod conformance;
 mod crash;
 mod hints;
 pub mod memory;
+pub mod moving;
 mod paging;
+pub mod postgres;
 pub mod records;
 pub mod sqlite;
 mod traffic;
+mod transfer;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 
+pub use conditions::{Condition, Lead};
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use records::*;
 pub use sqlite::SqliteStore;
 pub use traffic::{Traffic, TrafficKey};
@@ -98,7 +105,8 @@ pub trait Store: Send + Sync + 'static {
     /// Beginning an attempt twice under the same fence is one attempt.
     async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<bool>>;
 
-    /// Closes attempts and moves jobs on; for each, what became of it. An attempt is closed once: what came first stays.
+    /// Closes attempts and moves jobs on; for each, what became of it. An attempt is closed once: what came first stays, but
+    /// that what nobody saw (`unknown`) takes the end, and the bill, that its worker reports later.
     /// An attempt whose end was seen ends the row of crashes that would make its job a suspect.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;
 
@@ -135,7 +143,12 @@ pub trait Store: Send + Sync + 'static {
     /// open attempts close as `unknown`.
     async fn deregister(&self, node: NodeId) -> Result<()>;
 
-    /// Deletes contents of ended jobs, then the jobs, then the ledger, whose time has come; at most `limit` rows of each.
+    /// The daemons that the store has heard of, and when last; `None` for one that stopped, or was given up.
+    async fn nodes(&self) -> Result<BTreeMap<NodeId, Option<Timestamp>>>;
+
+    /// Deletes contents of ended jobs, then the jobs, then the ledger, whose time has come; at most `limit` rows of each. A
+    /// store that keeps ended jobs by the day may drop a day at once, and may let jobs of a busy day wait for that, no
+    /// longer than two days.
     async fn prune(&self, cut: PruneCut, limit: u32) -> Result<Pruned>;
 
     // -- reading ---------------------------------------------------------------------------------------------------
@@ -175,7 +188,23 @@ pub trait Store: Send + Sync + 'static {
     // -- documents: small durable state of operators and daemons -----------------------------------------------------
 
     /// Changes documents and writes the audit entry in the same transaction.
-    async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()>;
+    async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {
+        self.apply_if(Vec::new(), changes, audit).await.map(drop)
+    }
+
+    /// The same, if all conditions hold then; whether they did. When one does not, nothing is written.
+    async fn apply_if(
+        &self,
+        conditions: Vec<Condition>,
+        changes: Vec<DocumentChange>,
+        audit: Option<AuditEntry>,
+    ) -> Result<bool>;
+
+    /// A number that every change of documents changes, whoever made it: the same number, the same documents.
+    async fn revision(&self) -> Result<u64>;
+
+    /// Changes when documents may have been changed. A hint: [`Store::revision`] stays the truth.
+    fn document_changes(&self) -> watch::Receiver<u64>;
 
     /// All documents of a kind, by key.
     async fn documents(&self, kind: DocumentKind) -> Result<BTreeMap<String, serde_json::Value>>;
@@ -205,4 +234,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// The ids of all contents, sealed or not.
     async fn contents(&self) -> Result<Vec<String>>;
+
+    // -- one among several daemons -----------------------------------------------------------------------------------
+
+    /// Takes the lead of `name` for `lease` from now, or keeps it for as long from now; `None` while another node has it.
+    /// The token changes whenever the lead was not held without a break, so that writes of a former leader can be told,
+    /// see [`Condition::Leads`]. A node that registers, deregisters or is reclaimed loses its leads.
+    async fn lead(&self, name: &str, node: NodeId, lease: Duration) -> Result<Option<Lead>>;
+
+    /// Gives a lead back, if it is still this one.
+    async fn resign(&self, lead: &Lead) -> Result<()>;
 }

@@ -36,6 +36,11 @@ impl Pager {
         full
     }
 
+    /// How many jobs the page can still hold.
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.page.jobs.len())
+    }
+
     /// Takes note of a row, and of the job when it is one that was asked for.
     pub fn look(&mut self, id: JobId, found: Option<JobSummary>) {
         self.left = self.left.saturating_sub(1);

@@ -6,7 +6,7 @@
 
 use crate::{
     clock::Timestamp,
-    job::Outcome,
+    job::{Attempt, Outcome},
     money::Usd,
     names::{PipelineName, ProviderName, TargetName},
     store::AttemptEnd,
@@ -69,6 +69,55 @@ impl Traffic {
             possible_cost: most.filter(|_| end.possibly_billed).unwrap_or_default(),
             unbounded: u64::from(end.possibly_billed && most.is_none()),
         }
+    }
+}
+
+impl Traffic {
+    /// What a closed attempt was added as.
+    pub(super) fn of_attempt(attempt: &Attempt) -> Self {
+        let answered = attempt.outcome == Outcome::Succeeded;
+        let (billed, most) = (attempt.possibly_billed, attempt.possible_cost_usd);
+        Self {
+            attempts: 1,
+            answered: u64::from(answered),
+            possibly_billed: u64::from(billed),
+            usage: attempt.usage.unwrap_or_default(),
+            cost: attempt.cost_usd.unwrap_or_default(),
+            unpriced: u64::from(answered && attempt.cost_usd.is_none()),
+            possible_cost: most.filter(|_| billed).unwrap_or_default(),
+            unbounded: u64::from(billed && most.is_none()),
+        }
+    }
+
+    /// What a call whose end nobody had seen was added as.
+    pub(super) fn of_unseen(possibly_billed: bool, usage: Usage, most: Option<Usd>) -> Self {
+        Self {
+            attempts: 1,
+            possibly_billed: u64::from(possibly_billed),
+            usage,
+            possible_cost: most.filter(|_| possibly_billed).unwrap_or_default(),
+            unbounded: u64::from(possibly_billed && most.is_none()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Takes out what was added before: a call whose end was not seen, once its end is known.
+impl std::ops::SubAssign for Traffic {
+    fn sub_assign(&mut self, other: Self) {
+        let less = |sum: &mut u64, by: u64| *sum = sum.saturating_sub(by);
+        less(&mut self.attempts, other.attempts);
+        less(&mut self.answered, other.answered);
+        less(&mut self.possibly_billed, other.possibly_billed);
+        less(&mut self.usage.input, other.usage.input);
+        less(&mut self.usage.output, other.usage.output);
+        less(&mut self.usage.cache_read, other.usage.cache_read);
+        less(&mut self.usage.cache_write, other.usage.cache_write);
+        less(&mut self.usage.reasoning, other.usage.reasoning);
+        less(&mut self.unpriced, other.unpriced);
+        less(&mut self.unbounded, other.unbounded);
+        self.cost = Usd(self.cost.0.saturating_sub(other.cost.0));
+        self.possible_cost = Usd(self.possible_cost.0.saturating_sub(other.possible_cost.0));
     }
 }
 

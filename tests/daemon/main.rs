@@ -12,4 +12,5 @@ mod levers;
 mod metrics;
 mod reload;
 mod routes;
+mod shared;
 mod site;

@@ -72,6 +72,11 @@ impl Site {
         self.dir.path()
     }
 
+    /// Gives everything that is started from here on a variable.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
     /// The spec's file.
     pub fn spec_file(&self) -> PathBuf {
         self.dir.path().join("pipelines/triage.yaml")

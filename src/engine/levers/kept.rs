@@ -51,7 +51,7 @@ pub struct Rollback {
 }
 
 /// All runtime levers, as read from the store.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Runtime {
     /// By scope and flag name.
     pub flags: BTreeMap<String, RuntimeFlag>,

@@ -5,7 +5,7 @@
 
 mod kept;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 pub use kept::{ALL, Rollback, Runtime, RuntimeFlag};
 
@@ -121,6 +121,22 @@ impl Engine {
                 .filter_map(|(key, value)| Some((PipelineName::new(&key).ok()?, serde_json::from_value(value).ok()?)))
                 .collect(),
         })
+    }
+
+    /// Takes over what another daemon did to the levers. One look at a number, as long as nobody did.
+    pub(super) async fn follow_levers(&self) -> Result<(), StoreError> {
+        let revision = self.store.revision().await?;
+        if self.levers_at.load(Ordering::Acquire) == revision {
+            return Ok(());
+        }
+        let _turn = self.steering.lock().await;
+        let runtime = self.read_runtime().await?;
+        if runtime != self.runtime() {
+            tracing::info!("the levers were moved elsewhere; taken over");
+            self.install_runtime(runtime);
+        }
+        self.levers_at.store(revision, Ordering::Release);
+        Ok(())
     }
 
     /// Sets or clears a runtime flag, or says what that would touch.

@@ -51,11 +51,15 @@ fn every_problem_has_a_place_and_advice() {
         ("pipelines: ''", &["2:12 no-value: `pipelines` is empty (write some text, or remove the key)"]),
         (
             "store: oracle:x",
-            &["2:8 bad-store: `store` is of no known kind (write `sqlite:PATH`, `memory:` or `{ env: NAME }`)"],
+            &[
+                "2:8 bad-store: `store` is of no known kind (write `sqlite:PATH`, `postgres://USER@HOST/DATABASE`, `memory:` or `{ env: NAME }`)",
+            ],
         ),
         (
             "store: memory",
-            &["2:8 bad-store: `store` is of no known kind (write `sqlite:PATH`, `memory:` or `{ env: NAME }`)"],
+            &[
+                "2:8 bad-store: `store` is of no known kind (write `sqlite:PATH`, `postgres://USER@HOST/DATABASE`, `memory:` or `{ env: NAME }`)",
+            ],
         ),
         ("store: 'sqlite:'", &["2:8 bad-store: `store` names no file (write `sqlite:data/landbridge.db`)"]),
         (
@@ -69,8 +73,22 @@ fn every_problem_has_a_place_and_advice() {
             ],
         ),
         (
-            "store: postgres://db/x",
-            &["2:8 not-in-this-release: a `store` on PostgreSQL is not part of this release (write `sqlite:PATH`)"],
+            "store: postgres://me:hunter2@db/x",
+            &[
+                "2:8 literal-secret: `store` holds a password, which does not stand in a settings file or a command (put the address into an environment variable and write `store: { env: DATABASE_URL }`, and change the password if this file was shared)",
+            ],
+        ),
+        (
+            "store: postgres://db/x?sslmode=maybe",
+            &[
+                "2:8 bad-store: `store`: the store cannot be used: the database address of `store` cannot be read: `sslmode` is none of disable, prefer, require, verify-ca, verify-full (write `sqlite:PATH`, `postgres://USER@HOST/DATABASE`, `memory:` or `{ env: NAME }`)",
+            ],
+        ),
+        (
+            "store_direct: postgres://db/x",
+            &[
+                "2:15 bad-store: `store_direct` is the way past a pooler to a `store` on PostgreSQL, and `store` is none (remove it)",
+            ],
         ),
         (
             "store: { env: NO_SUCH }",
@@ -219,7 +237,7 @@ fn no_secret_is_ever_repeated() {
         "providers:\n  openai:\n    api: openai\n    api_key: sk-verysecret: x\n",
         "providers: { openai: { api: openai } }\nstore: postgres://me:sk-verysecret@x/db",
         "providers: { openai: { api: openai } }\nstore: { env: sk-verysecret }",
-        "providers: { openai: { api: openai } }\nstore: { env: DB }",
+        "providers: { openai: { api: openai } }\nstore: { env: DB }\ntypo: 1",
     ] {
         let found =
             read(text, &[("DB", "postgres://me:sk-verysecret@x/db")]).map(|loaded| loaded.settings).expect_err(text);
@@ -231,11 +249,17 @@ fn no_secret_is_ever_repeated() {
         ("LANDBRIDGE_PROVIDERS__OPENAI__API_KEY", "{ sk-verysecret"),
         ("LANDBRIDGE_PROVIDERS__OPENAI__API_KEY", "{ env: sk-verysecret }"),
         ("LANDBRIDGE_PROVIDERS__OPENAI__BASE_URL", "https://sk-verysecret@x"),
-        ("LANDBRIDGE_STORE", "postgres://me:sk-verysecret@x/db"),
+        ("LANDBRIDGE_STORE", "postgres://me:sk-verysecret@x:y/db"),
     ] {
         let found = read(SMALLEST, &[(variable, value)]).map(|loaded| loaded.settings).expect_err(value);
         let shown = format!("{}{found:?}", shown(&found));
         assert!(shown.contains(variable) && !shown.contains(SECRET), "{shown}");
+    }
+    for (text, variable) in [("store: { env: DB }", "DB"), ("store: memory:", "LANDBRIDGE_STORE")] {
+        let text = format!("providers: {{ openai: {{ api: openai }} }}\n{text}\n").replace("memory:", "'memory:'");
+        let loaded = read(&text, &[(variable, "postgres://me:sk-verysecret@x/db")]).expect(variable);
+        let url = DatabaseUrl::Secret(Secret::Env(variable.to_owned()));
+        assert_eq!(loaded.settings.store, StoreSetting::Postgres { url, direct: None });
     }
     let refused = brief(&read("providers: { openai: { api: openai, api_key: x } }", &[]).unwrap_err());
     assert_eq!(

@@ -1,10 +1,10 @@
-//! Two stores, the same questions, the same answers: random histories on memory and on a file.
+//! Two stores, the same questions, the same answers: random histories on memory and on a file, and on a server.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Bench, pipeline, secs};
+use super::{Bench, Server, pipeline, secs};
 use crate::{
     clock::Timestamp,
     ids::{AttemptId, JobId, NodeId},
@@ -81,9 +81,19 @@ fn name(number: u8) -> crate::names::PipelineName {
 }
 
 impl Pair {
-    fn new() -> Self {
+    fn with_file() -> Self {
         let left = Bench::memory();
         let right = Bench::sqlite_on(left.clock.clone());
+        Self::of(left, right)
+    }
+
+    async fn with_server(url: &str) -> Self {
+        let left = Bench::memory();
+        let right = Bench::postgres_on(url, left.clock.clone()).await;
+        Self::of(left, right)
+    }
+
+    fn of(left: Bench, right: Bench) -> Self {
         Self { left, right, nodes: [NodeId::generate(), NodeId::generate()], jobs: Vec::new(), claims: Vec::new() }
     }
 
@@ -215,11 +225,41 @@ proptest! {
     fn memory_and_file_agree(acts in proptest::collection::vec(act(), 1..90)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let mut pair = Pair::new();
+            let mut pair = Pair::with_file();
             for act in acts {
                 pair.run(act).await;
             }
             pair.compare().await;
         });
     }
+}
+
+/// Everything that a history leaves, and nothing of the shape.
+const EMPTY: &str = "TRUNCATE landbridge.nodes, landbridge.receipts, landbridge.jobs, landbridge.contents, landbridge.history, \
+    landbridge.keys, landbridge.calls, landbridge.attempts, landbridge.deltas, landbridge.counts, landbridge.batch_counts, \
+    landbridge.spending, landbridge.documents, landbridge.audit, landbridge.leads, landbridge.traffic, landbridge.traffic_deltas, landbridge.shelf, landbridge.pieces";
+
+#[test]
+fn memory_and_postgres_agree() {
+    let server = Server::start();
+    let database = server.database();
+    let url = server.url(&database);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(Pair::with_server(&url));
+    let config =
+        ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let histories = proptest::collection::vec(act(), 1..90);
+    let outcome = runner.run(&histories, |acts| {
+        server.sql(&database, EMPTY);
+        runtime.block_on(async {
+            let mut pair = Pair::with_server(&url).await;
+            for act in acts {
+                pair.run(act).await;
+            }
+            pair.compare().await;
+        });
+        Ok(())
+    });
+    outcome.unwrap();
 }

@@ -2,6 +2,7 @@
 
 mod contents;
 mod differential;
+mod leading;
 mod reading;
 mod recovery;
 mod retention;
@@ -20,8 +21,9 @@ use std::{
 };
 
 use super::{
-    AttemptEnd, ClaimRequest, Claimed, Fence, Intent, JobRecord, MemoryStore, NewJob, Next, Settled, Settlement,
-    SqliteStore, Store, Submitted,
+    AttemptEnd, ClaimRequest, Claimed, Fence, Intent, JobRecord, MemoryStore, NewJob, Next, PostgresStore, Settled,
+    Settlement, SqliteStore, Store, Submitted,
+    postgres::{ClockOption, PostgresOptions},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -57,6 +59,9 @@ pub struct Bench {
     _folder: Option<tempfile::TempDir>,
 }
 
+/// The server of a suite's run.
+pub use super::postgres::tests::server::Server;
+
 /// Seconds, for short cases.
 pub fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -78,8 +83,28 @@ impl Bench {
 
     pub fn sqlite_on(clock: Arc<TestClock>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&folder.path().join("queue.db"), clock.clone()).unwrap();
-        Self { store: Arc::new(store), clock, _folder: Some(folder) }
+        let bench = Self::sqlite_at(&folder.path().join("queue.db"), clock);
+        Self { _folder: Some(folder), ..bench }
+    }
+
+    pub fn sqlite_at(path: &std::path::Path, clock: Arc<TestClock>) -> Self {
+        let store = SqliteStore::open(path, clock.clone()).unwrap();
+        Self { store: Arc::new(store), clock, _folder: None }
+    }
+
+    /// A store in a database of its own.
+    pub async fn postgres(server: &Server) -> Self {
+        Self::postgres_on(&server.url(&server.database()), TestClock::new()).await
+    }
+
+    pub async fn postgres_on(url: &str, clock: Arc<TestClock>) -> Self {
+        let store = Self::open_postgres(url, clock.clone()).await;
+        Self { store: Arc::new(store), clock, _folder: None }
+    }
+
+    pub async fn open_postgres(url: &str, clock: Arc<TestClock>) -> PostgresStore {
+        let options = PostgresOptions { clock: Some(ClockOption(clock)), ..PostgresOptions::default() };
+        PostgresStore::open(url, options).await.unwrap()
     }
 
     pub fn now(&self) -> Timestamp {
@@ -219,6 +244,32 @@ macro_rules! suite {
                 }
             )*)*
         }
+        mod postgres {
+            /// All cases, each in a database of its own, on one server.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn every_case() {
+                let server = std::sync::Arc::new(super::Server::start());
+                let some = std::sync::Arc::new(tokio::sync::Semaphore::new(4));
+                let mut cases = Vec::new();
+                $($(
+                    let (server_of_all, some_at_once) = (server.clone(), some.clone());
+                    cases.push((
+                        concat!(stringify!($room), "::", stringify!($case)),
+                        tokio::spawn(async move {
+                            let _turn = some_at_once.acquire().await.unwrap();
+                            super::$room::$case(&super::Bench::postgres(&server_of_all).await).await;
+                        }),
+                    ));
+                )*)*
+                let mut red = Vec::new();
+                for (name, case) in cases {
+                    if case.await.is_err() {
+                        red.push(name);
+                    }
+                }
+                assert!(red.is_empty(), "these fail on PostgreSQL: {red:?}");
+            }
+        }
     };
 }
 
@@ -266,11 +317,19 @@ suite! {
         the_asking_node_is_never_silent,
         a_cancelled_call_is_listed_after_a_crash,
         a_live_job_ends_with_its_daemon,
+        a_late_bill_is_taken_over_an_unseen_end,
+        nodes_are_known_with_when_they_were_heard,
     }
     contents {
         a_content_is_read_when_it_is_sealed,
         pieces_come_one_after_another,
         a_deleted_content_is_gone,
+    }
+    leading {
+        one_node_leads_and_its_token_fences,
+        a_new_life_leads_anew,
+        documents_change_only_under_their_conditions,
+        revisions_follow_documents,
     }
     retention {
         prompts_go_first_then_jobs_then_the_ledger,

@@ -44,11 +44,12 @@ pub async fn a_restart_takes_its_jobs_back(bench: &Bench) {
     assert_eq!((closed.id, closed.outcome, closed.fault), (attempt, Outcome::Unknown, Some(Fault::Unknown)));
     assert_eq!(closed.possible_cost_usd.unwrap().to_string(), "0.05");
     assert!(closed.possibly_billed && closed.ended_at == Some(bench.now()) && closed.message.is_some());
-    // The old life's fence is void.
+    // The old life's fence is void; what it saw of its call is still true.
     let end = bench.ended(attempt, Outcome::Succeeded);
     let settled = bench.settle(first, claimed[0].fence, Some(end), Next::Succeed("{}".to_owned())).await;
     assert_eq!(settled, Settled::Stale);
-    assert_eq!(bench.record(first).await.attempts[0].outcome, Outcome::Unknown);
+    let record = bench.record(first).await;
+    assert_eq!((record.summary.state, record.attempts[0].outcome), (State::Queued, Outcome::Succeeded));
     assert_eq!(bench.store.register(node).await.unwrap(), Recovered::default());
 }
 
@@ -191,4 +192,62 @@ pub async fn a_live_job_ends_with_its_daemon(bench: &Bench) {
     assert_eq!(record.summary.state, State::Failed);
     assert_eq!(record.error.unwrap().reason_code, "caller_gone");
     assert_eq!(record.attempts[0].outcome, Outcome::Unknown);
+}
+
+pub async fn a_late_bill_is_taken_over_an_unseen_end(bench: &Bench) {
+    let [silent, alive] = [NodeId::generate(), NodeId::generate()];
+    let start = bench.now();
+    bench.store.register(silent).await.unwrap();
+    let id = bench.queued("a").await;
+    let stale = bench.claim_one(silent, "a").await;
+    let attempt = bench.open(id, stale.fence, 1).await;
+    bench.clock.advance(secs(60));
+    assert_eq!(bench.store.reclaim(secs(30)).await.unwrap().unknown_attempts, 1);
+    let again = bench.claim_one(alive, "a").await;
+    let bill = |cost: &str| crate::store::AttemptEnd {
+        usage: Some(crate::usage::Usage { input: 7, output: 9, ..crate::usage::Usage::default() }),
+        cost: Some(cost.parse().unwrap()),
+        ..bench.ended(attempt, Outcome::Succeeded)
+    };
+    bench.clock.advance(secs(1));
+    let late = bill("0.25");
+    let settled = bench.settle(id, stale.fence, Some(late.clone()), Next::Succeed("{}".to_owned())).await;
+    assert_eq!(settled, Settled::Stale);
+    let record = bench.record(id).await;
+    assert_eq!((record.summary.state, &record.result), (State::Running, &None), "the job stays with who has it");
+    let told = &record.attempts[0];
+    assert_eq!((told.outcome, told.fault, told.possibly_billed), (Outcome::Succeeded, None, false));
+    assert_eq!((told.usage, told.cost_usd, told.ended_at), (late.usage, late.cost, Some(late.ended_at)));
+    // Once: what was seen stays, and is paid once.
+    bench.settle(id, stale.fence, Some(late), Next::Queue).await;
+    bench.settle(id, stale.fence, Some(bill("9")), Next::Queue).await;
+    let spent = || async { bench.store.spending(start).await.unwrap()[&super::pipeline("a")].to_string() };
+    assert_eq!(spent().await, "0.25");
+    // The same when the job has ended meanwhile.
+    let second = bench.open(id, again.fence, 2).await;
+    bench.store.reclaim(secs(0)).await.unwrap();
+    bench.clock.advance(secs(1));
+    bench.store.reclaim(secs(0)).await.unwrap();
+    bench.store.cancel(vec![id]).await.unwrap();
+    let end = crate::store::AttemptEnd { attempt: second, ..bill("0.5") };
+    assert_eq!(bench.settle(id, again.fence, Some(end), Next::Queue).await, Settled::Stale);
+    let record = bench.record(id).await;
+    assert_eq!((record.summary.state, record.attempts[1].outcome), (State::Cancelled, Outcome::Succeeded));
+    assert_eq!(spent().await, "0.75");
+}
+
+pub async fn nodes_are_known_with_when_they_were_heard(bench: &Bench) {
+    let [one, two] = [NodeId::generate(), NodeId::generate()];
+    bench.store.register(one).await.unwrap();
+    bench.store.register(two).await.unwrap();
+    bench.clock.advance(secs(20));
+    bench.store.heartbeat(two).await.unwrap();
+    let seen = |nodes: &std::collections::BTreeMap<NodeId, _>, node| nodes.get(&node).copied().unwrap();
+    let nodes = bench.store.nodes().await.unwrap();
+    assert_eq!((seen(&nodes, one), seen(&nodes, two)), (Some(bench.now() - secs(20)), Some(bench.now())));
+    bench.clock.advance(secs(20));
+    bench.store.reclaim(secs(30)).await.unwrap();
+    bench.store.deregister(two).await.unwrap();
+    let nodes = bench.store.nodes().await.unwrap();
+    assert_eq!((seen(&nodes, one), seen(&nodes, two)), (None, None));
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: one lock, held for the length of one method and never across a wait.
 
+mod documents;
 mod reading;
 mod recovery;
 mod retention;
@@ -22,9 +23,9 @@ use tokio::sync::{broadcast, watch};
 
 use self::{shelf::Shelf, table::Table};
 use super::{
-    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, DocumentPage, Intent, JobOutcome,
-    JobPage, JobQuery, JobRecord, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store,
-    Submitted, Traffic, TrafficKey, hints::Hints,
+    AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
+    JobOutcome, JobPage, JobQuery, JobRecord, Lead, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled,
+    Settlement, Store, Submitted, Traffic, TrafficKey, hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -132,6 +133,7 @@ impl Store for MemoryStore {
 
     async fn heartbeat(&self, node: NodeId) -> Result<()> {
         self.with(|table, now| {
+            table.gone.remove(&node);
             table.nodes.insert(node, now);
             Ok(())
         })
@@ -143,6 +145,12 @@ impl Store for MemoryStore {
 
     async fn deregister(&self, node: NodeId) -> Result<()> {
         self.with(|table, now| table.deregister(node, now))
+    }
+
+    async fn nodes(&self) -> Result<BTreeMap<NodeId, Option<Timestamp>>> {
+        let table = self.table();
+        let gone = table.gone.iter().map(|node| (*node, None));
+        Ok(gone.chain(table.nodes.iter().map(|(node, seen)| (*node, Some(*seen)))).collect())
     }
 
     async fn prune(&self, cut: PruneCut, limit: u32) -> Result<Pruned> {
@@ -190,16 +198,35 @@ impl Store for MemoryStore {
         Ok(jobs.into_iter().map(|id| table.outcome(id)).collect())
     }
 
-    async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {
-        let mut table = self.table();
-        for DocumentChange { kind, key, value } in changes {
-            let documents = table.documents.entry(kind).or_default();
-            match value {
-                Some(value) => documents.insert(key, value),
-                None => documents.remove(&key),
-            };
+    async fn apply_if(
+        &self,
+        conditions: Vec<Condition>,
+        changes: Vec<DocumentChange>,
+        audit: Option<AuditEntry>,
+    ) -> Result<bool> {
+        let now = self.clock.now();
+        let done = self.table().apply_if(&conditions, changes, audit, now);
+        if done {
+            self.hints.documents_changed();
         }
-        table.audit.extend(audit);
+        Ok(done)
+    }
+
+    async fn revision(&self) -> Result<u64> {
+        Ok(self.table().revision)
+    }
+
+    fn document_changes(&self) -> watch::Receiver<u64> {
+        self.hints.document_changes()
+    }
+
+    async fn lead(&self, name: &str, node: NodeId, lease: Duration) -> Result<Option<Lead>> {
+        let now = self.clock.now();
+        Ok(self.table().lead(name, node, lease, now))
+    }
+
+    async fn resign(&self, lead: &Lead) -> Result<()> {
+        self.table().resign(lead);
         Ok(())
     }
 

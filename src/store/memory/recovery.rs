@@ -15,12 +15,14 @@ use crate::{
 
 impl Table {
     pub fn register(&mut self, node: NodeId, now: Timestamp) -> Result<Recovered> {
+        self.gone.remove(&node);
         self.nodes.insert(node, now);
         self.take_back(node, now, true)
     }
 
     pub fn deregister(&mut self, node: NodeId, now: Timestamp) -> Result<()> {
         self.nodes.remove(&node);
+        self.gone.insert(node);
         self.take_back(node, now, false).map(drop)
     }
 
@@ -30,6 +32,7 @@ impl Table {
         let mut all = Recovered::default();
         for node in silent {
             self.nodes.remove(&node);
+            self.gone.insert(node);
             let one = self.take_back(node, now, true)?;
             all.requeued += one.requeued;
             all.unknown_attempts += one.unknown_attempts;
@@ -41,6 +44,9 @@ impl Table {
     }
 
     fn take_back(&mut self, node: NodeId, now: Timestamp, crashed: bool) -> Result<Recovered> {
+        for (.., until) in self.leads.values_mut().filter(|(_, leader, _)| *leader == node) {
+            *until = Timestamp::from_micros(0);
+        }
         let mut recovered = Recovered::default();
         let busy: Vec<JobId> = self.busy.get(&node).into_iter().flatten().copied().collect();
         let abandoned: Vec<(JobId, Abandoned)> = busy

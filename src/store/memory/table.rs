@@ -118,6 +118,12 @@ pub struct Table {
     pub nodes: BTreeMap<NodeId, Timestamp>,
     pub documents: BTreeMap<DocumentKind, BTreeMap<String, serde_json::Value>>,
     pub audit: Vec<AuditEntry>,
+    /// Counts changes of documents.
+    pub revision: u64,
+    /// By name: the token, who has it, and until when.
+    pub leads: BTreeMap<String, (u64, NodeId, Timestamp)>,
+    /// Nodes that were heard of and are gone.
+    pub gone: BTreeSet<NodeId>,
     /// Hints to give when the lock is released.
     pub became_ready: bool,
     pub ended: Vec<JobId>,

@@ -186,12 +186,15 @@ impl Table {
         settled.unwrap_or(Ok(Settled::Stale))
     }
 
-    /// Closes an attempt once; later ends of the same attempt change nothing.
+    /// Closes an attempt once; what nobody saw takes the end that its worker reports, any other end stays.
     pub fn close(&mut self, id: JobId, end: &AttemptEnd) {
         let closed = self.change(id, |job| {
-            let open = |call: &&mut Call| call.attempt.id == end.attempt && call.attempt.ended_at.is_none();
-            let call = job.attempts.iter_mut().find(open)?;
+            let call = job.attempts.iter_mut().find(|call| call.attempt.id == end.attempt)?;
+            let before = call.attempt.ended_at.map(|at| (at, Traffic::of_attempt(&call.attempt)));
             let attempt = &mut call.attempt;
+            if before.is_some() && (attempt.outcome != Outcome::Unknown || attempt.cost_usd.is_some()) {
+                return None;
+            }
             attempt.outcome = end.outcome;
             attempt.fault = end.fault;
             attempt.message.clone_from(&end.message);
@@ -206,9 +209,19 @@ impl Table {
                 provider: attempt.provider.clone(),
                 model: attempt.model.clone(),
             };
-            Some((key, call.most_cost))
+            Some((key, call.most_cost, before))
         });
-        if let Some((key, most)) = closed.flatten() {
+        if let Some((key, most, before)) = closed.flatten() {
+            if let Some((before, counted)) = before {
+                self.ledger.remove(&(before, end.attempt));
+                let place = (hour_of(before), key.clone());
+                if let Some(sums) = self.traffic.get_mut(&place) {
+                    *sums -= counted;
+                    if *sums == Traffic::default() {
+                        self.traffic.remove(&place);
+                    }
+                }
+            }
             let pipeline = key.pipeline.clone();
             self.ledger.insert((end.ended_at, end.attempt), (id, pipeline, end.cost.unwrap_or_default()));
             *self.traffic.entry((hour_of(end.ended_at), key)).or_default() += Traffic::of(end, most);

@@ -1,16 +1,30 @@
-//! Documents and the audit trail: small, rare, and changed together.
+//! Documents, the audit trail, and who leads: small, rare, and changed together.
 
-use rusqlite::{Connection, params};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::{codes, session::Session, trouble::Trouble};
 use crate::{
     clock::Timestamp,
-    store::{AuditEntry, DocumentChange, DocumentKind, DocumentPage},
+    ids::NodeId,
+    store::{AuditEntry, Condition, DocumentChange, DocumentKind, DocumentPage, Lead},
 };
 
 impl Session {
-    /// Changes documents and writes the audit entry.
-    pub fn apply(&mut self, changes: &[DocumentChange], audit: Option<&AuditEntry>) -> Result<(), Trouble> {
+    /// Changes documents and writes the audit entry, if all conditions hold; whether they did.
+    pub fn apply(
+        &mut self,
+        conditions: &[Condition],
+        changes: &[DocumentChange],
+        audit: Option<&AuditEntry>,
+    ) -> Result<bool, Trouble> {
+        for condition in conditions {
+            if !self.holds(condition)? {
+                return Ok(false);
+            }
+        }
         for DocumentChange { kind, key, value } in changes {
             match value {
                 Some(value) => self.execute(
@@ -35,8 +49,89 @@ impl Session {
                 ],
             )?;
         }
+        self.documents_changed();
+        Ok(true)
+    }
+
+    fn holds(&self, condition: &Condition) -> Result<bool, Trouble> {
+        match condition {
+            Condition::Document { kind, key, value } => {
+                let found: Option<String> = self
+                    .conn
+                    .prepare_cached("SELECT value FROM documents WHERE kind = ?1 AND key = ?2")?
+                    .query_row(params![kind.to_string(), key], |row| row.get(0))
+                    .optional()?;
+                let found: Option<serde_json::Value> = found.as_deref().map(serde_json::from_str).transpose()?;
+                Ok(found == *value)
+            }
+            Condition::Leads(lead) => {
+                let now = self.now();
+                Ok(self.read_lead(&lead.name)?.is_some_and(|kept| kept.token == lead.token && kept.until > now))
+            }
+        }
+    }
+
+    /// Takes the lead, or keeps it.
+    pub fn lead(&mut self, name: &str, node: NodeId, lease: Duration) -> Result<Option<Lead>, Trouble> {
+        let now = self.now();
+        let before = self.read_lead(name)?;
+        let held = before.as_ref().filter(|kept| kept.until > now);
+        if held.is_some_and(|kept| kept.node != node) {
+            return Ok(None);
+        }
+        let token = before.as_ref().map_or(0, |kept| kept.token) + u64::from(held.is_none());
+        self.write_lead(name, &KeptLead { token, node, until: now + lease })?;
+        Ok(Some(Lead { name: name.to_owned(), token }))
+    }
+
+    /// Gives a lead back, if it is still this one.
+    pub fn resign(&mut self, lead: &Lead) -> Result<(), Trouble> {
+        match self.read_lead(&lead.name)? {
+            Some(kept) if kept.token == lead.token => {
+                self.write_lead(&lead.name, &KeptLead { until: Timestamp::from_micros(0), ..kept })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a node led, it leads no more.
+    pub fn resign_all(&mut self, node: NodeId) -> Result<(), Trouble> {
+        let names: Vec<String> = {
+            let mut statement = self.conn.prepare_cached("SELECT substr(key, 6) FROM meta WHERE key GLOB 'lead:*'")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        for name in names {
+            if let Some(kept) = self.read_lead(&name)?
+                && kept.node == node
+            {
+                self.write_lead(&name, &KeptLead { until: Timestamp::from_micros(0), ..kept })?;
+            }
+        }
         Ok(())
     }
+
+    fn read_lead(&self, name: &str) -> Result<Option<KeptLead>, Trouble> {
+        let found: Option<String> = self
+            .conn
+            .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+            .query_row([format!("lead:{name}")], |row| row.get(0))
+            .optional()?;
+        Ok(found.as_deref().map(serde_json::from_str).transpose()?)
+    }
+
+    fn write_lead(&self, name: &str, lead: &KeptLead) -> Result<(), Trouble> {
+        let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+        self.execute(sql, params![format!("lead:{name}"), serde_json::to_string(lead)?]).map(drop)
+    }
+}
+
+/// A lead as the file keeps it.
+#[derive(Serialize, Deserialize)]
+struct KeptLead {
+    token: u64,
+    node: NodeId,
+    until: Timestamp,
 }
 
 /// All documents of a kind, by key.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 use super::{codes, rows, tally, trouble::Trouble};
 use crate::{
     clock::Timestamp,
-    ids::JobId,
+    ids::{JobId, NodeId},
     job::State,
     money::Usd,
     names::PipelineName,
@@ -113,6 +113,15 @@ pub fn oldest_queued(conn: &Connection) -> Result<BTreeMap<PipelineName, Timesta
           ORDER BY order_key, seq LIMIT 1)",
     )?;
     by_name(&mut statement, [], |row| row.get(1).map(Timestamp::from_micros))
+}
+
+/// The daemons that the file has heard of, and when last.
+pub fn nodes(conn: &Connection) -> Result<BTreeMap<NodeId, Option<Timestamp>>, Trouble> {
+    let mut statement = conn.prepare_cached("SELECT node, seen_at FROM nodes")?;
+    let rows = statement.query_map([], |row| {
+        Ok((NodeId::from_bytes(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Timestamp::from_micros)))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// How many jobs of a batch stand where.

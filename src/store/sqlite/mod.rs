@@ -3,10 +3,11 @@
 //! Invariant: the file has one daemon at a time; what a method acknowledges was synced to disk; only the writer writes, and
 //! it alone copies the write-ahead log into the file.
 
+mod backup;
 mod blobs;
 mod claim;
-mod codes;
 mod documents;
+mod export;
 mod home;
 mod list;
 mod names;
@@ -37,11 +38,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{broadcast, watch};
 
+pub use self::backup::{Copied, backup};
 use self::{blobs::Blobs, home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
 use super::{
-    AuditEntry, Cancelled, ClaimRequest, Claimed, DocumentChange, DocumentKind, DocumentPage, Intent, JobOutcome,
-    JobPage, JobQuery, JobRecord, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled, Settlement, Store,
-    StoreError, Submitted, Traffic, TrafficKey, hints::Hints,
+    AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
+    JobOutcome, JobPage, JobQuery, JobRecord, Lead, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled,
+    Settlement, Store, StoreError, Submitted, Traffic, TrafficKey, codes,
+    hints::Hints,
+    transfer::{Part, Rows},
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -118,6 +122,16 @@ impl SqliteStore {
     /// How many times the file has been opened for work.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Rows of a kind behind a cursor, for another store.
+    pub(super) async fn export(&self, part: Part, after: String, limit: usize) -> Result<(Rows, Option<String>)> {
+        self.readers.ask(move |conn| export::page(conn, part, &after, limit)).await
+    }
+
+    /// What tells whether anybody worked on the file.
+    pub(super) async fn fingerprint(&self) -> Result<String> {
+        self.readers.ask(export::fingerprint).await
     }
 
     async fn submit_some(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
@@ -254,6 +268,10 @@ impl Store for SqliteStore {
         self.writer.ask(1, move |session| session.deregister(node)).await
     }
 
+    async fn nodes(&self) -> Result<BTreeMap<NodeId, Option<Timestamp>>> {
+        self.readers.ask(list::nodes).await
+    }
+
     async fn prune(&self, cut: PruneCut, limit: u32) -> Result<Pruned> {
         self.writer.ask(limit as usize, move |session| session.prune(&cut, limit)).await
     }
@@ -300,8 +318,32 @@ impl Store for SqliteStore {
         self.readers.ask(move |conn| jobs.into_iter().map(|id| rows::outcome(conn, id)).collect()).await
     }
 
-    async fn apply(&self, changes: Vec<DocumentChange>, audit: Option<AuditEntry>) -> Result<()> {
-        self.writer.ask(changes.len(), move |session| session.apply(&changes, audit.as_ref())).await
+    async fn apply_if(
+        &self,
+        conditions: Vec<Condition>,
+        changes: Vec<DocumentChange>,
+        audit: Option<AuditEntry>,
+    ) -> Result<bool> {
+        self.writer.ask(changes.len(), move |session| session.apply(&conditions, &changes, audit.as_ref())).await
+    }
+
+    async fn revision(&self) -> Result<u64> {
+        // One process has the file, so what it has seen is all there is.
+        Ok(*self.hints.document_changes().borrow())
+    }
+
+    fn document_changes(&self) -> watch::Receiver<u64> {
+        self.hints.document_changes()
+    }
+
+    async fn lead(&self, name: &str, node: NodeId, lease: Duration) -> Result<Option<Lead>> {
+        let name = name.to_owned();
+        self.writer.ask(1, move |session| session.lead(&name, node, lease)).await
+    }
+
+    async fn resign(&self, lead: &Lead) -> Result<()> {
+        let lead = lead.clone();
+        self.writer.ask(1, move |session| session.resign(&lead)).await
     }
 
     async fn documents(&self, kind: DocumentKind) -> Result<BTreeMap<String, serde_json::Value>> {

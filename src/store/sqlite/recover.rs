@@ -23,6 +23,7 @@ impl Session {
     /// A node begins a new life.
     pub fn register(&mut self, node: NodeId) -> Result<Recovered, Trouble> {
         let number = self.seen(node)?;
+        self.resign_all(node)?;
         self.take_back(number, true)
     }
 
@@ -30,6 +31,7 @@ impl Session {
     pub fn deregister(&mut self, node: NodeId) -> Result<(), Trouble> {
         let number = self.names.node(&self.conn, node)?;
         self.execute("UPDATE nodes SET seen_at = NULL WHERE id = ?1", [number])?;
+        self.resign_all(node)?;
         self.take_back(number, false).map(drop)
     }
 
@@ -37,15 +39,18 @@ impl Session {
     pub fn reclaim(&mut self, lease: Duration) -> Result<Recovered, Trouble> {
         let local = self.names.node(&self.conn, self.local)?;
         let before = (self.now() - lease).as_micros();
-        let silent: Vec<i64> = {
-            let mut statement = self.conn.prepare_cached("SELECT id FROM nodes WHERE seen_at < ?1 AND id != ?2")?;
-            let rows = statement.query_map([before, local], |row| row.get(0))?;
+        let silent: Vec<(i64, NodeId)> = {
+            let mut statement =
+                self.conn.prepare_cached("SELECT id, node FROM nodes WHERE seen_at < ?1 AND id != ?2")?;
+            let rows =
+                statement.query_map([before, local], |row| Ok((row.get(0)?, NodeId::from_bytes(row.get(1)?))))?;
             rows.collect::<Result<_, _>>()?
         };
         let mut all = Recovered::default();
-        for node in silent {
-            self.execute("UPDATE nodes SET seen_at = NULL WHERE id = ?1", [node])?;
-            let one = self.take_back(node, true)?;
+        for (number, node) in silent {
+            self.execute("UPDATE nodes SET seen_at = NULL WHERE id = ?1", [number])?;
+            self.resign_all(node)?;
+            let one = self.take_back(number, true)?;
             all.requeued += one.requeued;
             all.unknown_attempts += one.unknown_attempts;
             all.suspects += one.suspects;
@@ -138,7 +143,7 @@ impl Session {
             if let Some(closed) = self.close(job, &end)? {
                 let pipeline = self.names.pipeline_name(job.pipeline).cloned();
                 let pipeline = pipeline.ok_or_else(|| Trouble::Row(format!("no pipeline {}", job.pipeline)))?;
-                let target = codes::parse(&closed.target)?;
+                let target = codes::parse(&closed.place.target)?;
                 unseen.push(Unseen { pipeline, target, most_cost: closed.most_cost });
             }
         }

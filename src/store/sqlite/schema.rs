@@ -10,7 +10,7 @@ use super::trouble::Trouble;
 use crate::store::{Result, StoreError};
 
 /// Marks a SQLite file as ours: "lbrq".
-const APPLICATION: i32 = 0x6c62_7271;
+pub const APPLICATION: i32 = 0x6c62_7271;
 
 /// Attempts that one job can have: a job whose every attempt lasts a second gets there in twelve days, and retries wait.
 pub const PLACES: i64 = 1 << 20;

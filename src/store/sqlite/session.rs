@@ -40,6 +40,7 @@ pub struct Session {
     next_seq: i64,
     became_ready: bool,
     ended: Vec<JobId>,
+    documents_changed: bool,
     /// The disk error that a commit meets, after so many that meet none.
     #[cfg(test)]
     pub fail_commit_after: Option<(u32, std::ffi::c_int)>,
@@ -135,6 +136,7 @@ impl Session {
             next_seq,
             became_ready: false,
             ended: Vec::new(),
+            documents_changed: false,
             #[cfg(test)]
             fail_commit_after: None,
         })
@@ -226,6 +228,11 @@ impl Session {
         Ok(number)
     }
 
+    /// Documents changed.
+    pub fn documents_changed(&mut self) {
+        self.documents_changed = true;
+    }
+
     /// Makes the transaction durable.
     pub fn commit(&mut self) -> Result<(), Trouble> {
         #[cfg(test)]
@@ -258,6 +265,9 @@ impl Session {
         if std::mem::take(&mut self.became_ready) {
             self.hints.ready();
         }
+        if std::mem::take(&mut self.documents_changed) {
+            self.hints.documents_changed();
+        }
         for job in self.ended.drain(..) {
             self.hints.ended(job);
         }
@@ -269,6 +279,7 @@ impl Session {
         self.in_flight.clear();
         self.tally = Tally::default();
         self.became_ready = false;
+        self.documents_changed = false;
         self.ended.clear();
     }
 }

@@ -1,6 +1,6 @@
 //! Closing attempts and moving jobs on.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Row, params};
 
 use super::{
     codes,
@@ -10,9 +10,11 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
+    clock::Timestamp,
     job::{State, state::Event},
     money::Usd,
     store::{AttemptEnd, Next, Settled, Settlement, Traffic},
+    usage::Usage,
 };
 
 /// Ends a job whose attempts are all closed.
@@ -125,20 +127,27 @@ impl Session {
         self.execute(sql, [seq]).map(drop)
     }
 
-    /// Closes an attempt once; later ends of the same attempt change nothing. Where it went and the most that it may have
-    /// cost, if it was open until now.
+    /// Closes an attempt once; what nobody saw takes the end that its worker reports, any other end stays. Where it went and
+    /// the most that it may have cost, if it was open until now.
     pub fn close(&mut self, job: &Standing, end: &AttemptEnd) -> Result<Option<Closed>, Trouble> {
         // What is remembered of the job's attempts no longer holds.
         self.disremember(job.id);
-        let found: Option<i64> = self
-            .conn
-            .prepare_cached(concat!("SELECT seq FROM attempts WHERE ", of_job!(), " AND id = ?2"))?
-            .query_row(params![job.seq, end.attempt.as_bytes()], |row| row.get(0))
-            .optional()?;
-        match found {
-            Some(seq) => self.close_at(seq, job.pipeline, end),
-            None => Ok(None),
+        let found = {
+            let mut statement = self.conn.prepare_cached(concat!(
+                "SELECT seq, ended_at, billed, input, output, cache_read, cache_write, reasoning, most_cost ",
+                "FROM attempts WHERE ",
+                of_job!(),
+                " AND id = ?2"
+            ))?;
+            let mut rows = statement.query(params![job.seq, end.attempt.as_bytes()])?;
+            rows.next()?.map(read_counted).transpose()?
+        };
+        let Some((seq, before)) = found else { return Ok(None) };
+        let closed = self.close_at(seq, job.pipeline, end)?;
+        if let (Some(closed), Some((at, counted))) = (&closed, before) {
+            self.tally.carry_back(at, closed.place.clone(), counted);
         }
+        Ok(closed)
     }
 
     fn close_at(&mut self, attempt: i64, pipeline: i64, end: &AttemptEnd) -> Result<Option<Closed>, Trouble> {
@@ -146,7 +155,8 @@ impl Session {
         let mut statement = self.conn.prepare_cached(
             "UPDATE attempts SET ended_at = ?2, outcome = ?3, fault = ?4, message = ?5, input = ?6, output = ?7, \
              cache_read = ?8, cache_write = ?9, reasoning = ?10, cost = ?11, billed = ?12, request = ?13 \
-             WHERE seq = ?1 AND ended_at IS NULL RETURNING target, provider, model, most_cost",
+             WHERE seq = ?1 AND (ended_at IS NULL OR (outcome = 3 AND cost IS NULL)) \
+             RETURNING target, provider, model, most_cost",
         )?;
         let mut rows = statement.query(params![
             attempt,
@@ -166,17 +176,31 @@ impl Session {
         let Some(row) = rows.next()? else { return Ok(None) };
         let place = tally::Place { pipeline, target: row.get(0)?, provider: row.get(1)?, model: row.get(2)? };
         let most_cost = if end.possibly_billed { codes::parse_some(row.get(3)?)? } else { None };
-        let target = place.target.clone();
         if let Some(cost) = end.cost {
             self.tally.spend(pipeline, end.ended_at, cost);
         }
-        self.tally.carry(end.ended_at, place, Traffic::of(end, most_cost));
-        Ok(Some(Closed { target, most_cost }))
+        self.tally.carry(end.ended_at, place.clone(), Traffic::of(end, most_cost));
+        Ok(Some(Closed { place, most_cost }))
     }
 }
 
-/// An attempt that was open until now.
+/// An attempt's number, and when it ended and what it was counted as, if it had ended.
+fn read_counted(row: &Row<'_>) -> Result<(i64, Option<(Timestamp, Traffic)>), Trouble> {
+    let count = |place| row.get::<_, Option<i64>>(place).map(|count| codes::unsigned(count.unwrap_or(0)));
+    let Some(at) = row.get::<_, Option<i64>>(1)? else { return Ok((row.get(0)?, None)) };
+    let usage = Usage {
+        input: count(3)?,
+        output: count(4)?,
+        cache_read: count(5)?,
+        cache_write: count(6)?,
+        reasoning: count(7)?,
+    };
+    let counted = Traffic::of_unseen(row.get(2)?, usage, codes::parse_some(row.get(8)?)?);
+    Ok((row.get(0)?, Some((Timestamp::from_micros(at), counted))))
+}
+
+/// An attempt that was open, or unseen, until now.
 pub struct Closed {
-    pub target: String,
+    pub place: tally::Place,
     pub most_cost: Option<Usd>,
 }

@@ -64,7 +64,8 @@ pub struct Tally {
     pub states: HashMap<(i64, State), i64>,
     batches: HashMap<(i64, State), i64>,
     spent: HashMap<(i64, i64), Usd>,
-    traffic: HashMap<(i64, Place), Traffic>,
+    /// What is added, and what is taken back because it was added otherwise before.
+    traffic: HashMap<(i64, Place), (Traffic, Traffic)>,
 }
 
 impl Tally {
@@ -94,7 +95,12 @@ impl Tally {
 
     /// An attempt ended.
     pub fn carry(&mut self, at: Timestamp, place: Place, traffic: Traffic) {
-        *self.traffic.entry((hour_of(at), place)).or_default() += traffic;
+        self.traffic.entry((hour_of(at), place)).or_default().0 += traffic;
+    }
+
+    /// An attempt that was counted at that moment is counted otherwise from now on.
+    pub fn carry_back(&mut self, at: Timestamp, place: Place, traffic: Traffic) {
+        self.traffic.entry((hour_of(at), place)).or_default().1 += traffic;
     }
 
     /// Writes the changes of pipelines' states, spending and traffic into the open transaction.
@@ -120,7 +126,7 @@ impl Tally {
     }
 
     fn write_traffic(&mut self, conn: &Connection) -> Result<(), Trouble> {
-        for ((hour, place), mut sums) in self.traffic.drain() {
+        for ((hour, place), (mut sums, back)) in self.traffic.drain() {
             let Place { pipeline, target, provider, model } = place;
             let before = {
                 let mut statement = conn.prepare_cached(concat!(
@@ -131,7 +137,18 @@ impl Tally {
                 let mut rows = statement.query(params![hour, pipeline, target, provider, model])?;
                 rows.next()?.map(|row| read_traffic(row, 0)).transpose()?
             };
+            let known = before.is_some();
             sums += before.unwrap_or_default();
+            sums -= back;
+            if sums == Traffic::default() {
+                if known {
+                    conn.prepare_cached(
+                        "DELETE FROM traffic WHERE hour = ?1 AND pipeline = ?2 AND target = ?3 AND provider = ?4 AND model = ?5",
+                    )?
+                    .execute(params![hour, pipeline, target, provider, model])?;
+                }
+                continue;
+            }
             conn.prepare_cached(concat!(
                 "INSERT OR REPLACE INTO traffic (hour, pipeline, target, provider, model, ",
                 traffic_columns!(),

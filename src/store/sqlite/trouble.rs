@@ -6,7 +6,11 @@ use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
 
-use crate::{ids::JobId, job::IllegalEvent, store::StoreError};
+use crate::{
+    ids::JobId,
+    job::IllegalEvent,
+    store::{StoreError, codes::BadColumn},
+};
 
 /// Why a piece of work on the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,12 @@ pub enum Trouble {
 impl From<IllegalEvent> for Trouble {
     fn from(illegal: IllegalEvent) -> Self {
         Self::Row(illegal.to_string())
+    }
+}
+
+impl From<BadColumn> for Trouble {
+    fn from(bad: BadColumn) -> Self {
+        Self::Row(bad.0)
     }
 }
 

@@ -1,9 +1,14 @@
-//! How small enums and numbers are written into columns. Codes that were ever released keep their meaning.
+//! How small enums and numbers are written into columns, in every store with columns. Codes that were ever released keep
+//! their meaning.
 
 use std::str::FromStr;
 
-use super::trouble::Trouble;
 use crate::job::{Outcome, State};
+
+/// A column holds what it may not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadColumn(pub String);
 
 /// A state as the column holds it. Indexes and queries write these numbers out.
 pub fn state_code(state: State) -> i64 {
@@ -20,7 +25,7 @@ pub fn state_code(state: State) -> i64 {
 }
 
 /// The state that a column holds.
-pub fn state(code: i64) -> Result<State, Trouble> {
+pub fn state(code: i64) -> Result<State, BadColumn> {
     Ok(match code {
         0 => State::Queued,
         1 => State::Waiting,
@@ -30,7 +35,7 @@ pub fn state(code: i64) -> Result<State, Trouble> {
         5 => State::Failed,
         6 => State::Cancelled,
         7 => State::Expired,
-        _ => return Err(Trouble::Row(format!("{code} is no state of a job"))),
+        _ => return Err(BadColumn(format!("{code} is no state of a job"))),
     })
 }
 
@@ -46,27 +51,27 @@ pub fn outcome_code(outcome: Outcome) -> i64 {
 }
 
 /// The outcome that a column holds.
-pub fn outcome(code: i64) -> Result<Outcome, Trouble> {
+pub fn outcome(code: i64) -> Result<Outcome, BadColumn> {
     Ok(match code {
         0 => Outcome::Open,
         1 => Outcome::Succeeded,
         2 => Outcome::Failed,
         3 => Outcome::Unknown,
         4 => Outcome::Interrupted,
-        _ => return Err(Trouble::Row(format!("{code} is no outcome of an attempt"))),
+        _ => return Err(BadColumn(format!("{code} is no outcome of an attempt"))),
     })
 }
 
 /// A name, reason or amount that a text column holds.
-pub fn parse<T: FromStr>(text: &str) -> Result<T, Trouble>
+pub fn parse<T: FromStr>(text: &str) -> Result<T, BadColumn>
 where
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|error| Trouble::Row(format!("{text:?} cannot be read: {error}")))
+    text.parse().map_err(|error| BadColumn(format!("{text:?} cannot be read: {error}")))
 }
 
 /// The same where the column may be empty.
-pub fn parse_some<T: FromStr>(text: Option<String>) -> Result<Option<T>, Trouble>
+pub fn parse_some<T: FromStr>(text: Option<String>) -> Result<Option<T>, BadColumn>
 where
     T::Err: std::fmt::Display,
 {
