@@ -96,6 +96,7 @@ async fn call(store: &SqliteStore, job: &Claimed, rng: &mut StdRng) {
         assignment: None,
         fidelity: Vec::new(),
         most_cost: None,
+        prompt_estimate: None,
     };
     assert_eq!(store.begin(vec![intent]).await.unwrap(), [true]);
     let next = match rng.random_range(0..10) {
@@ -125,6 +126,7 @@ async fn call(store: &SqliteStore, job: &Claimed, rng: &mut StdRng) {
         cost: Some("0.01".parse().unwrap()),
         possibly_billed: false,
         provider_request_id: None,
+        first_token: None,
     });
     let settled = store.settle(vec![Settlement { job: job.id, fence: job.fence, ended, next }]).await.unwrap();
     assert_eq!(settled, [Settled::Applied]);

@@ -158,6 +158,7 @@ async fn call(store: &impl Store, job: Claimed) {
         assignment: None,
         fidelity: Vec::new(),
         most_cost: None,
+        prompt_estimate: Some(1_200),
     };
     assert_eq!(store.begin(vec![intent]).await.expect("begun"), [true]);
     let ended = AttemptEnd {
@@ -170,6 +171,7 @@ async fn call(store: &impl Store, job: Claimed) {
         cost: Some("0.000123".parse().expect("an amount")),
         possibly_billed: false,
         provider_request_id: Some("req_0123456789".to_owned()),
+        first_token: None,
     };
     let settlement =
         Settlement { job: job.id, fence: job.fence, ended: Some(ended), next: Next::Succeed("y".repeat(512)) };

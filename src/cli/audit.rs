@@ -33,7 +33,7 @@ pub struct AuditArgs {
     pub connection: Connection,
 }
 
-fn parse_since(text: &str) -> std::result::Result<Timestamp, String> {
+pub(super) fn parse_since(text: &str) -> std::result::Result<Timestamp, String> {
     if let Ok(span) = parse_span(text) {
         return Ok(SystemClock.now() - span);
     }

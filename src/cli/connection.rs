@@ -87,6 +87,7 @@ pub struct Request<'a> {
     url: Url,
     body: Option<(&'static str, Vec<u8>)>,
     patience: Duration,
+    also: Option<u16>,
 }
 
 impl Daemon {
@@ -149,7 +150,7 @@ impl Daemon {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        Request { daemon: self, method, url, body: None, patience: ANSWER_TIMEOUT }
+        Request { daemon: self, method, url, body: None, patience: ANSWER_TIMEOUT, also: None }
     }
 
     /// Where it is, for messages.
@@ -184,6 +185,12 @@ impl Request<'_> {
         self
     }
 
+    /// The same, for an answer that takes the daemon up to `patience` to work out.
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = ANSWER_TIMEOUT + patience;
+        self
+    }
+
     /// Sends it and reads the answer as JSON.
     ///
     /// # Errors
@@ -198,12 +205,21 @@ impl Request<'_> {
             .map_err(|error| CallError::Strange(format!("{address} does not answer like landbridge: {error}")))
     }
 
+    /// The same, where this status comes with an answer too.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn send_accepting(mut self, status: u16) -> Result<Value, CallError> {
+        self.also = Some(status);
+        self.send().await
+    }
+
     /// Sends it and reads the answer as it comes.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn send_for_bytes(self) -> Result<Vec<u8>, CallError> {
-        let daemon = self.daemon;
+        let (daemon, also) = (self.daemon, self.also);
         let unreachable = |error: &reqwest::Error| {
             let url = daemon.address();
             CallError::Unreachable(format!(
@@ -232,7 +248,11 @@ impl Request<'_> {
             }
             body.extend_from_slice(&part);
         }
-        if status.is_success() { Ok(body) } else { Err(daemon.explain(status, retry_after, &body)) }
+        if status.is_success() || also == Some(status.as_u16()) {
+            Ok(body)
+        } else {
+            Err(daemon.explain(status, retry_after, &body))
+        }
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Exit {
     Success = 0,
     /// Something that has no code of its own failed.
     Failed = 1,
+    /// `plan --detailed-exitcode`: something would change.
+    Changed = 2,
     /// `submit --wait` or `jobs wait`: the jobs ended, but not all of them with a result.
     JobsFailed = 3,
     /// The command line is wrong.

@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod audit;
 pub mod completions;
+pub mod config;
 pub mod connection;
 pub mod exit;
 pub mod flag;
@@ -18,11 +19,15 @@ pub mod local;
 pub mod models;
 pub mod offline;
 pub mod patience;
+pub mod plan;
 pub mod print;
 pub mod progress;
 pub mod quota;
+pub mod reload;
+pub mod report;
 pub mod results;
 pub mod rollback;
+pub mod rollout;
 pub mod schema;
 pub mod simulate;
 pub mod store;
@@ -95,6 +100,8 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Say where a job would go, and each reason for it
     Explain(explain::ExplainArgs),
+    /// Say what specs at hand would change for the jobs that a daemon has recorded
+    Plan(plan::PlanArgs),
     /// Put jobs into the queue
     Submit(submit::SubmitArgs),
     /// See and steer the queue
@@ -103,9 +110,14 @@ pub enum Command {
     /// Set, clear and list flags: kill switches, pauses
     #[command(subcommand)]
     Flag(flag::FlagCommand),
+    /// Have a daemon read its files again, now
+    Reload(reload::ReloadArgs),
     /// See and set what providers grant
     #[command(subcommand)]
     Quota(quota::QuotaCommand),
+    /// See rollouts to their end
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Send everything back to the baseline provider
     Rollback(rollback::RollbackArgs),
     /// Undo a rollback
@@ -113,8 +125,13 @@ pub enum Command {
     /// Make, list and revoke keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// See what was in force, compare, and go back
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Show who did what, when, and why
     Audit(audit::AuditArgs),
+    /// Report response times, errors, cost and savings, from the ledger
+    Report(report::ReportArgs),
     /// Ask a model one prompt, and see the answer come, its time and its cost
     Ask(ask::AskArgs),
     /// Back up a store, or move it to PostgreSQL
@@ -175,16 +192,21 @@ impl Cli {
             Command::Demo(args) => serve(demo::execute(args, config, console)),
             Command::Check(args) => check::execute(args, config, console),
             Command::Explain(args) => explain::execute(args, config, console),
+            Command::Plan(args) => wait_for(plan::execute(args, config, console)),
             Command::Schema(args) => schema::execute(args, console),
             Command::Simulate(args) => serve(simulate::execute(args, config, console)),
             Command::Submit(args) => wait_for(submit::execute(args, config, console)),
             Command::Jobs(command) => wait_for(jobs::execute(command, config, console)),
             Command::Flag(command) => wait_for(flag::execute(command, config, console)),
             Command::Quota(command) => wait_for(quota::execute(command, config, console)),
+            Command::Reload(args) => wait_for(reload::execute(args, config, console)),
             Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
+            Command::Rollout(command) => rollout::execute(command, config, console),
             Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
+            Command::Config(command) => wait_for(config::execute(command, config, console)),
             Command::Key(command) => wait_for(key::execute(command, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),
+            Command::Report(args) => wait_for(report::execute(args, config, console)),
             Command::Ask(args) => serve(ask::execute(args, config, console)),
             Command::Store(command) => serve(store::execute(command, config, console)),
             Command::Models(args) => wait_for(models::execute(args, config, console)),

@@ -12,7 +12,7 @@ use crate::{
     clock::{Clock, SystemClock},
     diagnostic::Diagnostic,
     settings::{self, Settings},
-    snapshot::{self, Apply, LoadContext, Snapshot},
+    snapshot::{self, Apply, LoadContext, Snapshot, Sources},
     watch::{self, Folders, Scan},
 };
 
@@ -70,10 +70,17 @@ pub fn load(config: &Path, paths: &[PathBuf]) -> Result<Offline> {
         scan.sources.specs.clear();
     }
     scan.sources.specs.extend(files);
-    let (flags, mut warnings) = settings::environment_flags(&settings::environment(), &read.settings.provider_facts());
+    let (_, mut warnings) = settings::environment_flags(&settings::environment(), &read.settings.provider_facts());
     warnings.extend(read.warnings);
+    let snapshot = load_sources(&read.settings, &scan.sources);
+    Ok(Offline { settings: read.settings, warnings, snapshot })
+}
+
+/// Loads files as a daemon would at a cold start.
+pub fn load_sources(settings: &Settings, sources: &Sources) -> Arc<Snapshot> {
+    let (flags, _) = settings::environment_flags(&settings::environment(), &settings.provider_facts());
     let context = LoadContext {
-        providers: Arc::new(read.settings.provider_facts()),
+        providers: Arc::new(settings.provider_facts()),
         environment: flags,
         last_good: BTreeMap::new(),
         previous: None,
@@ -81,9 +88,9 @@ pub fn load(config: &Path, paths: &[PathBuf]) -> Result<Offline> {
         apply: Apply::PerFile,
         allow_empty: true,
         today: SystemClock.now().date(),
+        override_policy: false,
     };
-    let loaded = snapshot::load(&scan.sources, &context);
-    Ok(Offline { settings: read.settings, warnings, snapshot: loaded.snapshot })
+    snapshot::load(sources, &context).snapshot
 }
 
 /// The catalogue as the daemon of these settings would have it; the built-in one where they cannot be read.

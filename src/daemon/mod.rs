@@ -146,7 +146,8 @@ impl Daemon {
         let providers = provider::connect_all(&settings).await.map_err(|errors| {
             DaemonError::Other(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         })?;
-        let FirstLoad { snapshot, scan, kept } = first_load(&store, &settings, &origin, &metrics, clock.now()).await?;
+        let FirstLoad { snapshot, scan, kept, pin } =
+            first_load(&store, &settings, &origin, &metrics, clock.now()).await?;
         let stop = CancellationToken::new();
         let mut watcher = Watcher::start(origin.folders.clone(), settings.watch, stop.clone());
         watcher.acknowledge(&scan);
@@ -168,7 +169,7 @@ impl Daemon {
                 quarantined = ?recovered.quarantined, "the last run ended without a drain; its jobs are taken up again"
             );
         }
-        let reloader = Arc::new(Reloader::new(engine.clone(), origin, settings, kept));
+        let reloader = Arc::new(Reloader::new(engine.clone(), origin, settings, kept, pin));
         let app = App { engine: engine.clone(), reloader: reloader.clone(), keys: keys.clone() };
         let connections = limits::max_connections();
         listeners.push((main, http::router(app.clone()), Serving { connections, tls: tls.clone() }));
@@ -233,7 +234,8 @@ impl Daemon {
                         tls.follow(serving.clone()).await;
                     }
                 };
-                tokio::join!(certificate, keys.follow(|| reloader.settings().keys, serving.clone()));
+                let keys = keys.follow(|| reloader.settings().keys, serving.clone());
+                tokio::join!(certificate, keys, reloader.follow_pins(serving.clone()));
             })
         };
         let drain = || reloader.settings().drain;

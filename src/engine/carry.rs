@@ -72,6 +72,7 @@ struct Going {
     started_at: Timestamp,
     prompt: Bounds,
     most_cost: Option<Usd>,
+    first_token: Option<Duration>,
     /// An equal target serves instead of the routed one.
     spilled: bool,
 }
@@ -226,14 +227,20 @@ impl Carried<'_> {
         let Ready { target, provider, model, prepared, size, .. } = line.swap_remove(held.option().min(line.len() - 1));
         let most_cost = self.engine.most_cost(snapshot, &target, (&size, &prepared, &self.body), model);
         let now = self.engine.clock.now();
-        let going =
-            Going { attempt: AttemptId::generate(), target, started_at: now, prompt: size.prompt, most_cost, spilled };
-        let target = &going.target;
+        let mut going = Going {
+            attempt: AttemptId::generate(),
+            target: Arc::clone(&target),
+            started_at: now,
+            prompt: size.prompt,
+            most_cost,
+            first_token: None,
+            spilled,
+        };
         if !self.begin(lane, decision, &going, &prepared, snapshot.generation).await {
             held.unsent();
             return Turn::Done;
         }
-        self.tell_passed_over(spec, target);
+        self.tell_passed_over(spec, &target);
         let left = self.engine.expires_at(&self.job.pipeline, self.job.expiry_key).since(now);
         let call = Call {
             job: self.job.id,
@@ -248,7 +255,7 @@ impl Carried<'_> {
         let answer = async {
             match (self.live.as_mut(), head) {
                 (Some(live), Some(head)) if live.streams => live.listen(&*provider, call, head).await,
-                _ => ask(&*provider, target, call).await,
+                _ => ask(&*provider, &target, call).await,
             }
         };
         let Gathered { outcome, first_token, usage } = tokio::select! {
@@ -261,18 +268,19 @@ impl Carried<'_> {
         };
         let ended_at = self.engine.clock.now();
         let Some(pass) = held.take() else { return Turn::Done };
+        going.first_token = first_token;
         if let Some(first_token) = first_token {
             self.engine.metrics.first_token(&spec.name, &target.name, first_token);
         }
         match outcome {
             Ok(reply) => {
-                let charged = reply.usage.and_then(|usage| charge(target, model, &usage));
+                let charged = reply.usage.and_then(|usage| charge(&target, model, &usage));
                 self.engine.health.succeeded(pass, charged, &reply.rate_limit, ended_at);
                 self.succeed(lane, snapshot, model, &going, reply, ended_at).await
             }
             Err(error) => {
                 self.engine.health.failed(pass, &error, ended_at);
-                let known = usage.map(|usage| (usage, self.engine.known_cost(snapshot, target, &self.body, &usage)));
+                let known = usage.map(|usage| (usage, self.engine.known_cost(snapshot, &target, &self.body, &usage)));
                 self.fail(lane, (chain, place), &going, error, known, ended_at).await
             }
         }

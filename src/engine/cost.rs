@@ -21,7 +21,7 @@ use crate::{
 
 impl Engine {
     /// What a provider's list prices are multiplied by.
-    fn multiplier(&self, provider: &ProviderName) -> Decimal {
+    pub(super) fn multiplier(&self, provider: &ProviderName) -> Decimal {
         self.prices.load().get(provider).copied().unwrap_or(Decimal::ONE)
     }
 

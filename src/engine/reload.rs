@@ -14,13 +14,16 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::Engine;
+use super::{
+    Engine, generations,
+    pins::{pin_change, pinned},
+};
 use crate::{
     clock::Timestamp,
     diagnostic::Diagnostic,
     metrics::{Metrics, ReloadResult, ReloadTrigger},
     settings::{self, ApplyMode, Environment, Override, Settings},
-    snapshot::{self, Apply, FileReport, LoadContext, Loaded, Snapshot},
+    snapshot::{self, Apply, FileReport, LoadContext, Loaded, Snapshot, Sources, pin::Pin},
     spec::FlagSet,
     store::{AuditEntry, DocumentChange, DocumentKind, Store, StoreError},
     watch::{self, Folders, Scan},
@@ -49,6 +52,37 @@ impl ReloadReport {
     }
 }
 
+/// Who puts files in force by hand, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// A key's name, or `local`.
+    pub actor: String,
+    /// In the operator's words.
+    pub reason: Option<String>,
+}
+
+/// What somebody asked of a reload.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// Who; nobody where a file was saved.
+    pub by: Option<Actor>,
+    /// What violates the policy serves all the same.
+    pub against_policy: bool,
+    /// For the audit.
+    pub action: &'static str,
+}
+
+/// Who acts where nobody does.
+pub(super) const OURS: &str = "landbridge";
+
+/// A problem on one line.
+fn in_a_line(problem: &Diagnostic) -> String {
+    match problem.position {
+        Some(at) => format!("{}:{}:{}: {}", problem.file, at.line, at.column, problem.message),
+        None => format!("{}: {}", problem.file, problem.message),
+    }
+}
+
 /// Where files and environment come from.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -72,6 +106,8 @@ pub struct FirstLoad {
     pub scan: Scan,
     /// The last good texts, as the store has them now.
     pub kept: BTreeMap<String, String>,
+    /// What holds files at an earlier version.
+    pub pin: Option<Pin>,
 }
 
 /// Loads the first snapshot, with the last good versions that an earlier life left in the store.
@@ -90,28 +126,51 @@ pub async fn first_load(
     let generation =
         store.documents(DocumentKind::Counter).await?.get(GENERATION).and_then(serde_json::Value::as_u64).unwrap_or(0);
     let scan = watch::settled_scan(&origin.folders, settings.watch.quiet).await;
-    let loaded = load(&scan, settings, origin, last_good.clone(), Previous::Generation(generation), now).await;
+    let mut pin = pinned(store).await?;
+    let mut changes = Vec::new();
+    let mut pinned = scan.clone();
+    if let Some(held) = &mut pin
+        && !held.lay_over(&mut pinned.sources).is_empty()
+    {
+        changes.push(pin_change(Some(&*held).filter(|held| !held.files.is_empty())));
+    }
+    let pin = pin.filter(|held| !held.files.is_empty());
+    let loaded = load(&pinned, settings, origin, last_good.clone(), Previous::Generation(generation), now, false).await;
     metrics.reloaded(ReloadTrigger::Start, result_of(&loaded.snapshot.files, true), started.elapsed(), now);
     report_faults(&loaded.snapshot.files);
-    store.apply(specs_to_write(&last_good, &loaded), None).await?;
-    Ok(FirstLoad { snapshot: loaded.snapshot, scan, kept: loaded.last_good })
+    changes.extend(specs_to_write(&last_good, &loaded));
+    if loaded.changed || generations::one(store, loaded.snapshot.generation).await?.is_none() {
+        let words = vec!["in force at the start of a daemon".to_owned()];
+        changes.extend(generations::to_write(&loaded.snapshot, None, (now, OURS, None), words));
+    }
+    store.apply(changes, None).await?;
+    Ok(FirstLoad { snapshot: loaded.snapshot, scan, kept: loaded.last_good, pin })
 }
 
 /// Reloads while the daemon runs.
 pub struct Reloader {
-    engine: Arc<Engine>,
-    origin: Origin,
+    pub(super) engine: Arc<Engine>,
+    pub(super) origin: Origin,
     settings: Mutex<Settings>,
     /// The last good texts, as the store has them. Held through a reload, so that reloads come one after another.
-    kept: tokio::sync::Mutex<BTreeMap<String, String>>,
+    pub(super) kept: tokio::sync::Mutex<BTreeMap<String, String>>,
+    /// What holds files at an earlier version; changed only while `kept` is held.
+    pub(super) pin: Mutex<Option<Pin>>,
 }
 
 impl Reloader {
     /// For an engine that runs with `settings`.
-    pub fn new(engine: Arc<Engine>, origin: Origin, settings: Settings, kept: BTreeMap<String, String>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        origin: Origin,
+        settings: Settings,
+        kept: BTreeMap<String, String>,
+        pin: Option<Pin>,
+    ) -> Self {
         engine.install_quotas(&settings);
         engine.batches.install_limits(settings.batches);
-        Self { engine, origin, settings: Mutex::new(settings), kept: tokio::sync::Mutex::new(kept) }
+        let (settings, kept, pin) = (Mutex::new(settings), tokio::sync::Mutex::new(kept), Mutex::new(pin));
+        Self { engine, origin, settings, kept, pin }
     }
 
     /// The settings in force.
@@ -125,45 +184,138 @@ impl Reloader {
         self.apply(scan, trigger).await
     }
 
+    /// The same, because somebody asked for it.
+    pub async fn reload_for(&self, by: Actor) -> ReloadReport {
+        let scan = watch::settled_scan(&self.origin.folders, self.settings().watch.quiet).await;
+        let mut kept = self.kept.lock().await;
+        let asked = Asked { by: Some(by), against_policy: false, action: "reload" };
+        self.put_in_force(&mut kept, scan, ReloadTrigger::Api, asked).await
+    }
+
+    /// The same, against the policy: what violates it serves from now on, as it stands now.
+    pub async fn reload_against_policy(&self, by: Actor) -> ReloadReport {
+        let scan = watch::settled_scan(&self.origin.folders, self.settings().watch.quiet).await;
+        let mut kept = self.kept.lock().await;
+        let asked = Asked { by: Some(by), against_policy: true, action: "reload.override" };
+        self.put_in_force(&mut kept, scan, ReloadTrigger::Api, asked).await
+    }
+
+    /// What these files would make of the snapshot in force, if they stood on disk. Nothing is changed.
+    pub async fn foresee(&self, sources: Sources) -> Loaded {
+        let kept = self.kept.lock().await.clone();
+        self.foresee_with(sources, kept, false).await
+    }
+
+    pub(super) async fn foresee_with(
+        &self,
+        sources: Sources,
+        kept: BTreeMap<String, String>,
+        against_policy: bool,
+    ) -> Loaded {
+        let scan = Scan { sources, settings: None, settings_fault: None, hash: watch::ScanHash([0; 32]) };
+        let previous = Previous::Snapshot(self.engine.world().snapshot.clone());
+        load(&scan, &self.settings(), &self.origin, kept, previous, self.engine.now(), against_policy).await
+    }
+
+    /// These files alone, as a snapshot to be compared.
+    pub(super) async fn read_alone(&self, sources: Sources) -> Arc<Snapshot> {
+        let scan = Scan { sources, settings: None, settings_fault: None, hash: watch::ScanHash([0; 32]) };
+        let (settings, now) = (self.settings(), self.engine.now());
+        let loaded = load(&scan, &settings, &self.origin, BTreeMap::new(), Previous::Generation(0), now, true).await;
+        loaded.snapshot
+    }
+
     /// Puts what a scan found in force.
     pub async fn apply(&self, scan: Scan, trigger: ReloadTrigger) -> ReloadReport {
         let mut kept = self.kept.lock().await;
+        self.put_in_force(&mut kept, scan, trigger, Asked::default()).await
+    }
+
+    pub(super) async fn put_in_force(
+        &self,
+        kept: &mut BTreeMap<String, String>,
+        mut scan: Scan,
+        trigger: ReloadTrigger,
+        asked: Asked,
+    ) -> ReloadReport {
         let started = Instant::now();
         let now = self.engine.now();
         let (settings_report, needs_restart) = self.reload_settings(&scan);
         let before = self.engine.world().snapshot.clone();
         let settings = self.settings();
         let previous = Previous::Snapshot(before.clone());
-        let loaded = load(&scan, &settings, &self.origin, kept.clone(), previous, now).await;
+        let released = self.lay_pin_over(&mut scan);
+        let mut documents: Vec<DocumentChange> =
+            released.iter().map(|released| pin_change(released.left.as_ref())).collect();
+        let against_policy = asked.against_policy;
+        let loaded = load(&scan, &settings, &self.origin, kept.clone(), previous, now, against_policy).await;
         let mut files = loaded.snapshot.files.clone();
         files.extend(settings_report);
         let changed = loaded.changed;
         if changed {
-            let words = snapshot::describe_changes(&before, &loaded.snapshot);
             self.engine.install(loaded.snapshot.clone());
+        } else {
+            // Reports may differ though nothing that serves does: a file broke, or was mended to what it was.
+            self.engine.install_reports(loaded.snapshot.clone());
+        }
+        if let Some(released) = &released {
+            self.set_pin(released.left.clone());
+        }
+        if changed || !loaded.overridden.is_empty() {
+            let mut words = snapshot::describe_changes(&before, &loaded.snapshot);
+            words.extend(
+                released
+                    .iter()
+                    .flat_map(|released| &released.files)
+                    .map(|file| format!("{file} was saved, and is no longer held at an earlier version")),
+            );
             tracing::info!(
                 generation = loaded.snapshot.generation,
                 trigger = <&str>::from(trigger),
                 "specs reloaded: {}",
                 words.join("; ")
             );
-            let entry = AuditEntry {
+            let mut entry = AuditEntry {
                 at: now,
-                actor: "landbridge".to_owned(),
+                actor: OURS.to_owned(),
                 action: "reload".to_owned(),
                 subject: loaded.snapshot.hash.clone(),
                 reason: None,
                 detail: json!({ "generation": loaded.snapshot.generation, "changes": words }),
             };
-            match self.engine.store.apply(specs_to_write(&kept, &loaded), Some(entry)).await {
-                Ok(()) => *kept = loaded.last_good,
+            if let Some(by) = &asked.by {
+                asked.action.clone_into(&mut entry.action);
+                entry.actor.clone_from(&by.actor);
+                entry.reason.clone_from(&by.reason);
+            }
+            if !loaded.overridden.is_empty() {
+                let violations: Vec<String> = loaded.overridden.iter().map(in_a_line).collect();
+                tracing::warn!(
+                    actor = entry.actor,
+                    reason = entry.reason,
+                    "the policy is overridden: {}",
+                    violations.join("; ")
+                );
+                entry.detail["violations"] = json!(violations);
+            }
+            documents.extend(specs_to_write(kept, &loaded));
+            if changed {
+                let who = (now, entry.actor.as_str(), entry.reason.as_deref());
+                documents.extend(generations::to_write(&loaded.snapshot, Some(&before), who, words.clone()));
+            }
+            match self.engine.store.apply(documents, Some(entry)).await {
+                Ok(()) => {
+                    *kept = loaded.last_good;
+                    self.forget_old_generations(loaded.snapshot.generation, now).await;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the new specs are in force, but the store could not keep them for a restart");
                 }
             }
-        } else {
-            // Reports may differ though nothing that serves does: a file broke, or was mended to what it was.
-            self.engine.install_reports(loaded.snapshot.clone());
+        } else if !documents.is_empty()
+            && let Err(error) = self.engine.store.apply(documents, None).await
+        {
+            tracing::error!(%error, "what holds files at an earlier version could not be written down");
         }
         report_faults(&files);
         let took = started.elapsed();
@@ -212,6 +364,7 @@ async fn load(
     last_good: BTreeMap<String, String>,
     previous: Previous,
     now: Timestamp,
+    override_policy: bool,
 ) -> Loaded {
     let (generation, previous) = match previous {
         Previous::Generation(generation) => (generation, None),
@@ -229,6 +382,7 @@ async fn load(
         },
         allow_empty: settings.watch.allow_empty,
         today: now.date(),
+        override_policy,
     };
     let sources = scan.sources.clone();
     let fallback = context.clone();
@@ -303,6 +457,7 @@ pub(super) mod tests_only {
             apply: Apply::PerFile,
             allow_empty: false,
             today: now.date(),
+            override_policy: false,
         };
         let mut sources = Sources::default();
         sources.specs.insert("triage.yaml".to_owned(), spec.as_bytes().to_vec());

@@ -40,7 +40,8 @@ async fn readyz(State(app): State<App>) -> Response {
         .filter_map(|(name, _)| engine.hold_of(name).map(|hold| json!({ "pipeline": name, "reason_code": hold })))
         .collect();
     let ready = store.is_none() && engine.is_accepting();
-    let degraded = !broken.is_empty() || !stale.is_empty() || !held.is_empty();
+    let pinned = app.reloader.pin().as_ref().map(super::ops::config::shown);
+    let degraded = pinned.is_some() || !broken.is_empty() || !stale.is_empty() || !held.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": ready,
@@ -51,6 +52,7 @@ async fn readyz(State(app): State<App>) -> Response {
         "broken_files": broken,
         "stale_pipelines": stale,
         "held_pipelines": held,
+        "pinned": pinned,
         "store": store,
         "draining": !engine.is_accepting(),
     });

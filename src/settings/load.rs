@@ -41,12 +41,12 @@ const KEYS: Keys = Keys::new(
         "tls",
         "live",
         "batches",
+        "policy",
     ],
 )
 .unbuilt(&[
     ("callbacks", "wait for a job with `GET /v1/jobs/ID?wait=30s`, or ask for its state"),
     ("spec_source", "put specs into the `pipelines` folder"),
-    ("policy", "review specs where you keep them, with `landbridge check`"),
 ]);
 
 /// How long a silent daemon keeps its jobs when the settings are silent.
@@ -155,6 +155,10 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     }
     let pipelines = folder(&section, "pipelines", "pipelines", findings);
     let models = folder(&section, "models", "config/models", findings);
+    let policy = match section.get("policy") {
+        None => Some(path.with_file_name("policy.yaml")),
+        Some(_) => folder(&section, "policy", "config/policy.yaml", findings),
+    };
     let store = match section.get("store") {
         None => Some(StoreSetting::Sqlite(store::DEFAULT.into())),
         Some(node) => store::read(node, environment, findings),
@@ -187,6 +191,7 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
         models: models?,
         flags_file: path.with_file_name("flags.yaml"),
         catalog_file: path.with_file_name("catalog.yaml"),
+        policy: policy?,
         store: store?,
         providers: providers?,
         quotas: quotas?,

@@ -49,6 +49,8 @@ pub struct Settings {
     pub flags_file: PathBuf,
     /// `catalog.yaml`, beside the settings file; watched.
     pub catalog_file: PathBuf,
+    /// What must hold of every spec; may be missing.
+    pub policy: PathBuf,
     /// Where jobs are kept.
     pub store: StoreSetting,
     /// By name; never empty.

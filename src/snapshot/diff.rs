@@ -43,6 +43,9 @@ pub fn describe_changes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     if before.catalog != after.catalog {
         words.push("the catalogue changed".to_owned());
     }
+    if before.kept.get(super::guard::POLICY_KEY) != after.kept.get(super::guard::POLICY_KEY) {
+        words.push("the policy changed".to_owned());
+    }
     if before.providers != after.providers {
         words.push("the providers changed".to_owned());
     }

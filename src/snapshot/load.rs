@@ -11,6 +11,7 @@ use std::{
 use super::{
     Apply, FileReport, LoadContext, Loaded, SourceFile, Sources,
     definitions::CATALOG_KEY,
+    guard::POLICY_FILE,
     parts::{FLAGS_FILE, FOLDER, Parts},
 };
 use crate::diagnostic::Diagnostic;
@@ -84,11 +85,13 @@ fn kept_sources(context: &LoadContext, specs: &BTreeMap<String, Arc<str>>, now: 
             context.last_good.get(CATALOG_KEY).map(|text| text.as_bytes().to_vec()),
         ),
     };
-    let unreadable = now.unreadable.iter().filter(|(source, _)| **source == SourceFile::Flags);
+    let unreadable =
+        now.unreadable.iter().filter(|(source, _)| matches!(source, SourceFile::Flags | SourceFile::Policy));
     Sources {
         specs: specs.iter().map(|(file, text)| (file.clone(), text.as_bytes().to_vec())).collect(),
         models,
         flags: now.flags.clone(),
+        policy: now.policy.clone(),
         catalog: catalog.filter(|text| !text.is_empty()),
         unreadable: unreadable.map(|(source, problem)| (source.clone(), problem.clone())).collect(),
     }
@@ -110,7 +113,7 @@ fn held_back(mut reports: Vec<FileReport>, kept: &Sources, now: &Sources) -> Vec
             now.models.get(stem) == kept.models.get(stem)
         } else if file == "catalog.yaml" && !now.specs.contains_key(file) {
             now.catalog == kept.catalog
-        } else if file == FLAGS_FILE && !now.specs.contains_key(file) {
+        } else if (file == FLAGS_FILE || file == POLICY_FILE) && !now.specs.contains_key(file) {
             true
         } else {
             now.specs.get(file) == kept.specs.get(file)

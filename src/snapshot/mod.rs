@@ -4,7 +4,7 @@
 //! a broken one keeps its last good version. Reading the disk is somebody else's work: bytes come in as arguments.
 //!
 //! The rooms: [`load`] puts everything together; `specs` reads each file, `trial` runs its tests, `resolve` settles which
-//! of two files may have a name or a model; `foresight` asks the translation what becomes of targets' own parameters; `definitions` and `flags_file` read what is not a spec; `accept` and
+//! of two files may have a name or a model; `foresight` asks the translation what becomes of targets' own parameters; `definitions` and `flags_file` read what is not a spec; `guard` holds specs against the policy; `accept` and
 //! `overlap` know which models go where; [`describe_changes`] says what differs between two snapshots.
 
 mod accept;
@@ -12,10 +12,12 @@ mod definitions;
 mod diff;
 mod flags_file;
 mod foresight;
+mod guard;
 mod load;
 mod missing;
 mod overlap;
 mod parts;
+pub mod pin;
 mod place;
 pub mod report;
 mod resolve;
@@ -113,6 +115,8 @@ pub struct Sources {
     pub flags: Option<Vec<u8>>,
     /// `config/catalog.yaml`.
     pub catalog: Option<Vec<u8>>,
+    /// The policy.
+    pub policy: Option<Vec<u8>>,
     /// What is there but could not be read (no permission, too large, still being written), with why: such a file keeps
     /// its last good version, and is never taken for a removed one.
     pub unreadable: BTreeMap<SourceFile, Diagnostic>,
@@ -137,6 +141,8 @@ pub struct LoadContext {
     pub allow_empty: bool,
     /// Lifecycles of models are judged as of this day.
     pub today: jiff::civil::Date,
+    /// Specs that violate the policy serve all the same, from now on and as they are.
+    pub override_policy: bool,
 }
 
 /// What a broken file does to the rest of a change.
@@ -159,12 +165,31 @@ pub struct Loaded {
     /// What to keep for a restart while a file is broken: the last good text of each spec by file, and of other files
     /// by keys that begin with a slash.
     pub last_good: BTreeMap<String, String>,
+    /// What was let through against the policy, where that was asked for.
+    pub overridden: Vec<Diagnostic>,
 }
 
 impl Snapshot {
     /// The pipeline of this name.
     pub fn pipeline(&self, name: &PipelineName) -> Option<&Arc<LoadedPipeline>> {
         self.pipelines.get(name)
+    }
+
+    /// The texts that serve, as if they stood on disk: of broken files, their last good versions.
+    pub fn sources(&self) -> Sources {
+        let text = |key: &str| self.kept.get(key).filter(|text| !text.is_empty()).map(|text| text.as_bytes().to_vec());
+        Sources {
+            specs: self
+                .pipelines
+                .values()
+                .map(|loaded| (loaded.file.clone(), loaded.text.as_bytes().to_vec()))
+                .collect(),
+            models: self.models.iter().map(|(stem, model)| (stem.clone(), model.text.as_bytes().to_vec())).collect(),
+            flags: text(parts::FLAGS_KEY),
+            catalog: text(definitions::CATALOG_KEY),
+            policy: text(guard::POLICY_KEY),
+            unreadable: BTreeMap::new(),
+        }
     }
 
     /// The pipeline that takes jobs which name `model` and no pipeline.

@@ -13,6 +13,7 @@ use super::{
     Sources,
     definitions::{self, CATALOG_KEY, model_key},
     flags_file::{self, FileFlags},
+    guard::{self, LetThrough, POLICY_KEY},
     resolve::{Served, Stand, resolve, standing},
     specs::{self, Before, Candidate, definitions_key},
 };
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Where the last good flags are kept.
-const FLAGS_KEY: &str = "/flags.yaml";
+pub(super) const FLAGS_KEY: &str = "/flags.yaml";
 /// The flags file, in reports.
 pub(super) const FLAGS_FILE: &str = "flags.yaml";
 /// The pipelines folder, in reports.
@@ -43,6 +44,8 @@ pub(super) struct Parts {
     /// The flags that each spec file sets now.
     pub said: HashMap<String, FlagSet>,
     basis: [u8; 32],
+    policy_text: String,
+    through: LetThrough,
 }
 
 impl Parts {
@@ -60,6 +63,8 @@ impl Parts {
         };
         let before = Before::new(context, &basis, texts(&models.loaded));
         let mut candidates = specs::read_all(sources, context, &check, &before);
+        let policy = guard::policy(sources, context);
+        let through = guard::hold(&mut candidates, &policy.policy, context);
         adopt(&mut candidates, context, &check, &before);
         let served = served(&candidates, context);
         let stands = resolve(&mut candidates, &served);
@@ -74,6 +79,8 @@ impl Parts {
             broken: BTreeMap::new(),
             said: HashMap::new(),
             basis,
+            policy_text: policy.text,
+            through,
         };
         for (candidate, stand) in candidates.into_iter().zip(stands) {
             parts.take(candidate, stand);
@@ -81,6 +88,7 @@ impl Parts {
         parts.report_folders(sources);
         parts.files.extend(models.reports);
         parts.files.extend(catalog.report);
+        parts.files.extend(policy.report);
         parts.read_flags(sources, context);
         parts
     }
@@ -177,6 +185,8 @@ impl Parts {
         last_good.extend(self.models.iter().map(|(stem, model)| (model_key(stem), model.text.to_string())));
         last_good.insert(CATALOG_KEY.to_owned(), self.catalog_text.to_string());
         last_good.insert(FLAGS_KEY.to_owned(), flags_text.to_string());
+        last_good.insert(POLICY_KEY.to_owned(), self.policy_text.clone());
+        last_good.extend(self.through.kept);
 
         let changed = match &context.previous {
             Some(snapshot) => snapshot.hash != hash,
@@ -199,10 +209,15 @@ impl Parts {
             models: self.models,
             files: self.files,
             broken: self.broken,
-            kept: [(CATALOG_KEY.to_owned(), self.catalog_text), (FLAGS_KEY.to_owned(), flags_text)].into(),
+            kept: [
+                (CATALOG_KEY.to_owned(), self.catalog_text),
+                (FLAGS_KEY.to_owned(), flags_text),
+                (POLICY_KEY.to_owned(), Arc::from(self.policy_text)),
+            ]
+            .into(),
             basis: self.basis,
         };
-        Loaded { snapshot: Arc::new(snapshot), changed, last_good }
+        Loaded { snapshot: Arc::new(snapshot), changed, last_good, overridden: self.through.overridden }
     }
 
     /// Over everything that steers jobs; not over the names of files.
@@ -229,6 +244,10 @@ impl Parts {
         put("flags");
         put(flags_text);
         put(&flags_of(&context.environment));
+        if !self.policy_text.is_empty() {
+            put("policy");
+            put(&self.policy_text);
+        }
         hash.finalize().iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text

@@ -22,6 +22,8 @@ pub enum SourceFile {
     Flags,
     /// `config/catalog.yaml`.
     Catalog,
+    /// The policy.
+    Policy,
 }
 
 impl fmt::Display for SourceFile {
@@ -34,6 +36,7 @@ impl fmt::Display for SourceFile {
             Self::ModelFolder => f.write_str("the models folder"),
             Self::Flags => f.write_str("the flags file"),
             Self::Catalog => f.write_str("the catalogue file"),
+            Self::Policy => f.write_str("the policy"),
         }
     }
 }

@@ -3,12 +3,14 @@
 //! Invariant: raw YAML shapes never leave this room, and a `Pipeline` cannot name a target or rollout that does not
 //! exist: names became indexes on the way in. Nothing here reads files, knows the time or calls a provider.
 
+pub mod collapse;
 pub mod condition;
 pub mod flags;
 pub mod keys;
 pub mod model_definition;
 mod parameters;
 pub mod pipeline;
+pub mod policy;
 pub mod providers;
 pub mod read;
 pub mod residency;

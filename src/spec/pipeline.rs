@@ -76,6 +76,12 @@ impl Pipeline {
         u16::try_from(place).ok().map(TargetIx)
     }
 
+    /// Whether a decision may hang on a job's request, beyond what is written around it.
+    pub fn looks_at_bodies(&self) -> bool {
+        self.route.iter().filter_map(|rule| rule.when.as_ref()).any(Condition::needs_body)
+            || self.rollouts.iter().any(|rollout| rollout.key.needs_body())
+    }
+
     /// The rollout at `ix`.
     ///
     /// # Panics

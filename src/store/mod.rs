@@ -10,6 +10,7 @@ mod conditions;
 mod conformance;
 mod crash;
 mod hints;
+mod ledger;
 pub mod memory;
 pub mod moving;
 mod paging;
@@ -25,6 +26,10 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 
 pub use conditions::{Condition, Lead};
+pub use ledger::{
+    LEDGER_MAX, LedgerCursor, LedgerPage, LedgerQuery, LedgerRow, RECORDED_BYTES, RECORDED_MAX, RecordedJob,
+    RecordedPage, RecordedQuery,
+};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use records::*;
@@ -181,6 +186,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Spending of each caller since a moment, over ended attempts of jobs that are kept; nobody's is left out.
     async fn spending_by_caller(&self, since: Timestamp) -> Result<BTreeMap<String, crate::money::Usd>>;
+
+    /// Recorded jobs newest first, as far as rules look at them.
+    async fn recorded(&self, query: RecordedQuery) -> Result<RecordedPage>;
+
+    /// Ended calls by the time of their end. The ledger outlives its jobs.
+    async fn ledger(&self, query: LedgerQuery) -> Result<LedgerPage>;
+
+    /// How many jobs that are kept ended since a moment, by pipeline and state.
+    async fn ends(&self, since: Timestamp) -> Result<BTreeMap<(PipelineName, State), u64>>;
 
     /// How jobs ended, for each, in order; `None` for those unknown.
     async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>>;

@@ -152,6 +152,8 @@ pub struct Intent {
     pub fidelity: Vec<FidelityNote>,
     /// The most that the call may cost, by an upper estimate; `None` where its price or bounds are not known.
     pub most_cost: Option<Usd>,
+    /// The tokens that the prompt is reckoned to have at most.
+    pub prompt_estimate: Option<u64>,
 }
 
 /// How an attempt ended, and what becomes of its job.
@@ -188,6 +190,8 @@ pub struct AttemptEnd {
     pub possibly_billed: bool,
     /// The provider's own id of the request.
     pub provider_request_id: Option<String>,
+    /// From the start to the first piece of a streamed answer.
+    pub first_token: Option<std::time::Duration>,
 }
 
 /// What becomes of a job.
@@ -442,6 +446,12 @@ pub enum DocumentKind {
     BatchRequest,
     /// Callbacks still to be delivered, by id.
     Callback,
+    /// Sets of files that were in force, by generation.
+    Generation,
+    /// Texts of those files, by hash.
+    ConfigText,
+    /// What holds files at an earlier version.
+    Pin,
 }
 
 /// Some documents of a kind.

@@ -58,6 +58,8 @@ pub struct AttemptRow {
     pub usage: [Option<i64>; 5],
     pub cost: Option<String>,
     pub most_cost: Option<String>,
+    pub prompt_estimate: Option<i64>,
+    pub first_token: Option<i64>,
     pub billed: bool,
     pub request: Option<String>,
     pub fidelity: Option<String>,

@@ -52,6 +52,7 @@ impl Plan {
             (true, &folders.models),
             (false, &folders.flags_file),
             (false, &folders.catalog_file),
+            (false, &folders.policy_file),
             (false, &folders.settings_file),
         ]
         .map(|(deep, path)| (deep, follow(path)))

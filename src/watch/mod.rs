@@ -50,6 +50,8 @@ pub struct Folders {
     pub flags_file: PathBuf,
     /// `config/catalog.yaml`; may be missing.
     pub catalog_file: PathBuf,
+    /// The policy; may be missing.
+    pub policy_file: PathBuf,
     /// `config/landbridge.yaml`.
     pub settings_file: PathBuf,
 }
@@ -62,6 +64,7 @@ impl Folders {
             models: settings.models.clone(),
             flags_file: settings.flags_file.clone(),
             catalog_file: settings.catalog_file.clone(),
+            policy_file: settings.policy.clone(),
             settings_file: settings_file.to_owned(),
         }
     }

@@ -128,6 +128,7 @@ pub(super) fn look_within(bounds: Bounds, folders: &Folders) -> Look {
         (Part::Settings, &folders.settings_file),
         (Part::Source(SourceFile::Flags), &folders.flags_file),
         (Part::Source(SourceFile::Catalog), &folders.catalog_file),
+        (Part::Source(SourceFile::Policy), &folders.policy_file),
     ] {
         look.read(bounds, part, path);
     }
@@ -354,6 +355,7 @@ pub(super) fn assemble(parts: BTreeMap<Part, Content>) -> Scan {
             }
             (Part::Source(SourceFile::Flags), Ok(bytes)) => sources.flags = Some(bytes.to_vec()),
             (Part::Source(SourceFile::Catalog), Ok(bytes)) => sources.catalog = Some(bytes.to_vec()),
+            (Part::Source(SourceFile::Policy), Ok(bytes)) => sources.policy = Some(bytes.to_vec()),
             // Folders hold no bytes.
             (Part::Source(SourceFile::SpecFolder(_) | SourceFile::ModelFolder), Ok(_)) => {}
         }
@@ -370,6 +372,7 @@ pub(super) fn restless(part: &Part, folders: &Folders) -> Content {
         Part::Source(SourceFile::ModelFolder) => folders.models.clone(),
         Part::Source(SourceFile::Flags) => folders.flags_file.clone(),
         Part::Source(SourceFile::Catalog) => folders.catalog_file.clone(),
+        Part::Source(SourceFile::Policy) => folders.policy_file.clone(),
     };
     Content::fault(
         Diagnostic::error("unsettled", &shown(&path), format!("not loaded: {} is still being written", path.display()))

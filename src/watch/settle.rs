@@ -136,6 +136,7 @@ mod tests {
             models: "models".into(),
             flags_file: "flags.yaml".into(),
             catalog_file: "catalog.yaml".into(),
+            policy_file: "policy.yaml".into(),
             settings_file: "landbridge.yaml".into(),
         }
     }

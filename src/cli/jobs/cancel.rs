@@ -23,7 +23,7 @@ A call in flight is stopped; it may still be billed. Jobs that have ended stay a
 Examples:
   landbridge jobs cancel job_0199f0a4c1d27b3e8a5d0c6b7e1f2a3b
   landbridge jobs cancel --batch monday --dry-run
-  landbridge jobs cancel --batch monday
+  landbridge jobs cancel --batch monday --reason 'wrong prompts'
   landbridge jobs cancel --pipeline ticket-triage --where metadata.customer=c-42
 
 Exit codes: 0 all cancelled; 1 some could not be")]
@@ -34,6 +34,9 @@ pub struct CancelArgs {
     /// Only say what would be cancelled
     #[arg(long)]
     pub dry_run: bool,
+    /// Why, for the audit; a batch or a pipeline as a whole is audited
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
     /// json: {"cancelled": N, "refused": N}
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -48,7 +51,12 @@ const LIVE: &[State] = &[State::Queued, State::Waiting, State::Held, State::Runn
 pub async fn execute(args: &CancelArgs, config: &Path, console: &mut Console<'_>) -> Result {
     let daemon = Daemon::new(&args.connection, config)?;
     let (cancelled, refused) = match args.selector.filter.whole() {
-        Some(whole) => (cancel_whole(args, &daemon, &whole, console).await?, 0),
+        Some(mut whole) => {
+            if let Some(reason) = &args.reason {
+                whole["reason"] = reason.as_str().into();
+            }
+            (cancel_whole(args, &daemon, &whole, console).await?, 0)
+        }
         None => cancel_each(args, &daemon, console).await?,
     };
     match args.format {

@@ -51,6 +51,7 @@ impl Carried<'_> {
             cost,
             possibly_billed: false,
             provider_request_id: reply.provider_request_id,
+            first_token: going.first_token,
         };
         going.observe(self.engine, &lane.loaded.pipeline.name, &ended);
         self.engine.observe_answer(&going.target, model, going.prompt, reply.usage.as_ref());
@@ -90,6 +91,7 @@ impl Carried<'_> {
             cost,
             possibly_billed: error.possibly_billed && cost.is_none(),
             provider_request_id: None,
+            first_token: going.first_token,
         };
         going.observe(self.engine, &spec.name, &ended);
         self.spend(cost, ended_at);
@@ -183,6 +185,7 @@ impl Carried<'_> {
             cost: None,
             possibly_billed: true,
             provider_request_id: None,
+            first_token: None,
         };
         going.observe(self.engine, &self.job.pipeline, &ended);
         // For a cancelled job the fence is void already; this closes the attempt all the same.

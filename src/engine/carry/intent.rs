@@ -49,6 +49,7 @@ impl Carried<'_> {
             assignment: assignment.clone(),
             fidelity: prepared.fidelity.clone(),
             most_cost: going.most_cost,
+            prompt_estimate: Some(going.prompt.most),
         };
         let unborn = self.live.as_mut().and_then(|live| {
             live.generation = generation;

@@ -1,8 +1,11 @@
 //! `/v1/ops`: what operators see and do.
 
+pub(super) mod config;
 pub(super) mod flags;
 pub(super) mod keys;
+pub(super) mod plan;
 pub(super) mod quotas;
+pub(super) mod report;
 pub(super) mod traffic;
 
 use axum::{
@@ -22,11 +25,10 @@ use super::{ApiError, App, jobs::pipeline_name, view::hold_in_words};
 use crate::{
     access::Caller,
     clock::{Timestamp, parse_span},
-    engine::explain::Carriage,
+    engine::{explain::Carriage, reload::Actor},
     job::{Envelope, State as JobState},
-    metrics::ReloadTrigger,
     names::PipelineName,
-    store::{Cancelled, JobQuery},
+    store::{AuditEntry, Cancelled, JobQuery},
 };
 
 /// Reads a JSON body into a shape that refuses unknown keys.
@@ -91,14 +93,36 @@ pub(super) async fn pipelines(State(app): State<App>, caller: Caller) -> Result<
     ))
 }
 
+/// What a reload may be asked besides.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReloadBody {
+    /// Why specs that violate the policy serve all the same.
+    #[serde(rename = "override")]
+    override_reason: Option<String>,
+}
+
 /// Reads the folders again, now.
-pub(super) async fn reload(State(app): State<App>, caller: Caller) -> Response {
-    if let Err(error) = within(&caller, None) {
-        return error.into_response();
-    }
-    let report = app.reloader.reload(ReloadTrigger::Api).await;
+pub(super) async fn reload(
+    State(app): State<App>,
+    caller: Caller,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    within(&caller, None)?;
+    let body = body?;
+    let asked: ReloadBody = if body.is_empty() { ReloadBody::default() } else { read(Ok(body))? };
+    let report = match asked.override_reason {
+        None => app.reloader.reload_for(Actor { actor: caller.name().to_owned(), reason: None }).await,
+        Some(reason) if reason.trim().is_empty() => {
+            return Err(ApiError::invalid(Some("override"), "say why the policy is overridden"));
+        }
+        Some(reason) => {
+            let by = Actor { actor: caller.name().to_owned(), reason: Some(reason) };
+            app.reloader.reload_against_policy(by).await
+        }
+    };
     let status = if report.is_clean() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    (status, Json(report)).into_response()
+    Ok((status, Json(report)).into_response())
 }
 
 /// A job to be explained.
@@ -190,6 +214,7 @@ pub(super) async fn batch(
 pub(super) struct CancelBody {
     batch: Option<String>,
     pipeline: Option<String>,
+    reason: Option<String>,
 }
 
 /// Jobs cancelled in one pass.
@@ -207,6 +232,11 @@ pub(super) async fn cancel(
     }
     let pipeline = asked.pipeline.as_deref().map(pipeline_name).transpose()?;
     within(&caller, pipeline.as_ref())?;
+    let subject = match (&asked.batch, &asked.pipeline) {
+        (Some(batch), Some(pipeline)) => format!("batch {batch} in {pipeline}"),
+        (Some(batch), None) => format!("batch {batch}"),
+        (None, pipeline) => pipeline.clone().unwrap_or_default(),
+    };
     let mut query = JobQuery {
         pipeline,
         batch: asked.batch,
@@ -220,9 +250,18 @@ pub(super) async fn cancel(
         let ids = page.jobs.iter().map(|job| job.id).collect();
         let outcomes = app.engine.cancel(ids).await?;
         cancelled += outcomes.iter().filter(|outcome| matches!(outcome, Cancelled::Done { .. })).count();
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => return Ok(Json(json!({ "cancelled": cancelled }))),
-        }
+        let Some(next) = page.next else {
+            let entry = AuditEntry {
+                at: app.engine.now(),
+                actor: caller.name().to_owned(),
+                action: "jobs.cancel".to_owned(),
+                subject,
+                reason: asked.reason,
+                detail: json!({ "cancelled": cancelled }),
+            };
+            app.engine.store().apply(Vec::new(), Some(entry)).await?;
+            return Ok(Json(json!({ "cancelled": cancelled })));
+        };
+        query.after = Some(next);
     }
 }

@@ -13,12 +13,11 @@ use super::{
     read,
 };
 use crate::{
+    access::Caller,
     engine::{SetQuota, levers::Act},
     job::Envelope,
 };
 
-/// Who acts while no keys exist.
-const ACTOR: &str = "local";
 /// Jobs that one forecast may be about.
 const MOST_JOBS: usize = 100_000;
 
@@ -40,10 +39,11 @@ pub(in super::super) struct SetBody {
 /// Sets a quota, from now on.
 pub(in super::super) async fn set(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: SetBody = read(body)?;
-    let name = app.engine.set_quota(asked.quota, act(asked.reason)).await?;
+    let name = app.engine.set_quota(asked.quota, act(&caller, asked.reason)).await?;
     Ok(Json(
         json!({ "name": name, "message": format!("{name} is set; it counts before the settings until it is reset") }),
     ))
@@ -60,15 +60,16 @@ pub(in super::super) struct ResetBody {
 /// Takes back what was set, and forgets what was learned.
 pub(in super::super) async fn reset(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: ResetBody = read(body)?;
-    let message = app.engine.reset_quota(&asked.name, act(asked.reason)).await?;
+    let message = app.engine.reset_quota(&asked.name, act(&caller, asked.reason)).await?;
     Ok(Json(json!({ "name": asked.name, "message": message })))
 }
 
-fn act(reason: Option<String>) -> Act {
-    Act { actor: ACTOR.to_owned(), reason, dry_run: false, interrupt: false }
+fn act(caller: &Caller, reason: Option<String>) -> Act {
+    Act { actor: caller.name().to_owned(), reason, dry_run: false, interrupt: false }
 }
 
 /// Jobs that are not queued yet.

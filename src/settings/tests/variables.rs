@@ -59,9 +59,9 @@ fn findings_about_variables_name_the_variable() {
             "environment variable LANDBRIDGE_PROVIDERS__NEW_ONE__REGION missing-key: the provider `new-one` needs `api`",
         ),
         (
-            "LANDBRIDGE_POLICY__FILE",
+            "LANDBRIDGE_SPEC_SOURCE__KIND",
             "x",
-            "environment variable LANDBRIDGE_POLICY__FILE not-in-this-release: `policy` is not part",
+            "environment variable LANDBRIDGE_SPEC_SOURCE__KIND not-in-this-release: `spec_source` is not part",
         ),
         ("LANDBRIDGE_QUOTAS", "[", "environment variable LANDBRIDGE_QUOTAS syntax"),
     ] {

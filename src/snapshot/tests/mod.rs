@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod files;
+mod guard;
 mod levers;
 mod overlap;
 
@@ -23,6 +24,7 @@ struct World {
     apply: Apply,
     allow_empty: bool,
     environment: FlagSet,
+    override_policy: bool,
 }
 
 impl World {
@@ -35,6 +37,7 @@ impl World {
             apply: Apply::PerFile,
             allow_empty: false,
             environment: FlagSet::default(),
+            override_policy: false,
         };
         for (file, text) in specs {
             world.save(file, text);
@@ -68,6 +71,7 @@ impl World {
             apply: self.apply,
             allow_empty: self.allow_empty,
             today: "2026-11-22".parse().unwrap(),
+            override_policy: self.override_policy,
         };
         let loaded = load(&self.sources, &context);
         self.previous = Some(Arc::clone(&loaded.snapshot));

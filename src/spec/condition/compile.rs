@@ -44,11 +44,13 @@ pub(super) struct Compiler<'s> {
     variables: Vec<(String, Type)>,
     /// The program asks for `job.prompt_tokens`.
     pub needs_prompt_tokens: bool,
+    /// The program asks for `job.body`.
+    pub needs_body: bool,
 }
 
 impl<'s> Compiler<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Self { source, variables: Vec::new(), needs_prompt_tokens: false }
+        Self { source, variables: Vec::new(), needs_prompt_tokens: false, needs_body: false }
     }
 
     /// Compiles a node and says what it gives.
@@ -140,6 +142,7 @@ impl<'s> Compiler<'s> {
             return Err(error.help(help));
         };
         self.needs_prompt_tokens |= fact == Fact::PromptTokens;
+        self.needs_body |= matches!(fact, Fact::Body | Fact::PromptTokens);
         let kind = match fact {
             Fact::Id | Fact::Pipeline => Type::Text,
             Fact::Metadata | Fact::Labels => Type::Texts,

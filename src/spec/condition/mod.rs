@@ -84,6 +84,7 @@ pub struct Condition {
     source: Arc<str>,
     program: Arc<Node>,
     needs_prompt_tokens: bool,
+    needs_body: bool,
 }
 
 impl Condition {
@@ -100,6 +101,7 @@ impl Condition {
             source: Arc::from(source),
             program: Arc::new(program),
             needs_prompt_tokens: compiler.needs_prompt_tokens,
+            needs_body: compiler.needs_body,
         })
     }
 
@@ -111,6 +113,11 @@ impl Condition {
     /// Whether it looks at `job.prompt_tokens`.
     pub fn needs_prompt_tokens(&self) -> bool {
         self.needs_prompt_tokens
+    }
+
+    /// Whether it looks at the request: `job.body`, or `job.prompt_tokens`, which is counted from it.
+    pub fn needs_body(&self) -> bool {
+        self.needs_body
     }
 
     /// Evaluates it on a job.
@@ -129,6 +136,7 @@ impl Condition {
 pub struct KeyExpression {
     source: Arc<str>,
     program: Arc<Node>,
+    needs_body: bool,
 }
 
 impl KeyExpression {
@@ -140,7 +148,9 @@ impl KeyExpression {
     pub fn parse(source: &str) -> Result<Self, ConditionError> {
         const HELP: &str = "write a path such as `job.metadata.customer` or `job.body.user`";
         let expr = parse(source)?;
-        let (program, kind) = Compiler::new(source).compile(&expr)?;
+        let mut compiler = Compiler::new(source);
+        let (program, kind) = compiler.compile(&expr)?;
+        let needs_body = compiler.needs_body;
         if !is_path(&expr) {
             return Err(expr.span.error("a key is a path to a value of the job").help(HELP));
         }
@@ -154,13 +164,18 @@ impl KeyExpression {
             Type::Texts | Type::Map | Type::List => {
                 Err(expr.span.error("a key is one value, this is a map").help(HELP))
             }
-            _ => Ok(Self { source: Arc::from(source), program: Arc::new(program) }),
+            _ => Ok(Self { source: Arc::from(source), program: Arc::new(program), needs_body }),
         }
     }
 
     /// As written.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether it looks at the request.
+    pub fn needs_body(&self) -> bool {
+        self.needs_body
     }
 
     /// Whether the key is `job.id`: a fresh one for every job, so that nothing is sticky.

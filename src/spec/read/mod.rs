@@ -195,7 +195,7 @@ fn read_accept(node: &Node, findings: &mut Findings) -> Accept {
     accept
 }
 
-fn read_glob(node: &Node, text: &str, findings: &mut Findings) -> Option<globset::GlobMatcher> {
+pub(super) fn read_glob(node: &Node, text: &str, findings: &mut Findings) -> Option<globset::GlobMatcher> {
     match globset::Glob::new(text) {
         Ok(glob) => Some(glob.compile_matcher()),
         Err(error) => {

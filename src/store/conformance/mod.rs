@@ -3,6 +3,7 @@
 mod contents;
 mod differential;
 mod leading;
+mod past;
 mod reading;
 mod recovery;
 mod retention;
@@ -176,6 +177,7 @@ impl Bench {
             assignment: None,
             fidelity: Vec::new(),
             most_cost: Some("0.05".parse().unwrap()),
+            prompt_estimate: Some(120),
         }
     }
 
@@ -198,6 +200,7 @@ impl Bench {
             cost: None,
             possibly_billed: false,
             provider_request_id: None,
+            first_token: None,
         }
     }
 
@@ -337,6 +340,12 @@ suite! {
         a_job_stays_while_a_call_is_open,
         a_pruned_key_is_free_again,
         pruning_keeps_to_its_limit,
+    }
+    past {
+        recorded_jobs_come_in_pages,
+        the_ledger_tells_of_every_ended_call,
+        the_ledger_comes_in_pages,
+        ends_are_counted,
     }
     reading {
         unknown_things_are_none,

@@ -3,6 +3,7 @@
 //! Invariant: one lock, held for the length of one method and never across a wait.
 
 mod documents;
+mod past;
 mod reading;
 mod recovery;
 mod retention;
@@ -24,8 +25,9 @@ use tokio::sync::{broadcast, watch};
 use self::{shelf::Shelf, table::Table};
 use super::{
     AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
-    JobOutcome, JobPage, JobQuery, JobRecord, Lead, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled,
-    Settlement, Store, Submitted, Traffic, TrafficKey, hints::Hints,
+    JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, Promoted, PruneCut, Pruned,
+    RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement, Store, Submitted, Traffic, TrafficKey,
+    hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
@@ -191,6 +193,18 @@ impl Store for MemoryStore {
 
     async fn spending_by_caller(&self, since: Timestamp) -> Result<BTreeMap<String, Usd>> {
         Ok(self.table().spending_by_caller(since))
+    }
+
+    async fn recorded(&self, query: RecordedQuery) -> Result<RecordedPage> {
+        Ok(self.table().recorded(&query))
+    }
+
+    async fn ledger(&self, query: LedgerQuery) -> Result<LedgerPage> {
+        Ok(self.table().ledger_page(&query))
+    }
+
+    async fn ends(&self, since: Timestamp) -> Result<BTreeMap<(PipelineName, State), u64>> {
+        Ok(self.table().ends(since))
     }
 
     async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>> {

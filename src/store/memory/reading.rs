@@ -55,9 +55,10 @@ impl Table {
 
     pub fn spending(&self, since: Timestamp) -> BTreeMap<PipelineName, Usd> {
         let mut spending = BTreeMap::<PipelineName, Usd>::new();
-        for (_, pipeline, cost) in self.ledger.range((since, AttemptId::from_bytes([0; 16]))..).map(|(_, row)| row) {
-            if *cost != Usd::ZERO {
-                *spending.entry(pipeline.clone()).or_default() += *cost;
+        for row in self.ledger.range((since, AttemptId::from_bytes([0; 16]))..).map(|(_, row)| row) {
+            let cost = row.row.cost.unwrap_or_default();
+            if cost != Usd::ZERO {
+                *spending.entry(row.key.pipeline.clone()).or_default() += cost;
             }
         }
         spending
@@ -73,10 +74,11 @@ impl Table {
 
     pub fn spending_by_caller(&self, since: Timestamp) -> BTreeMap<String, Usd> {
         let mut spending = BTreeMap::<String, Usd>::new();
-        for (job, _, cost) in self.ledger.range((since, AttemptId::from_bytes([0; 16]))..).map(|(_, row)| row) {
-            let caller = self.get(*job).map(|job| job.new.caller.clone()).filter(|caller| !caller.is_empty());
-            if let (Some(caller), true) = (caller, *cost != Usd::ZERO) {
-                *spending.entry(caller).or_default() += *cost;
+        for row in self.ledger.range((since, AttemptId::from_bytes([0; 16]))..).map(|(_, row)| row) {
+            let cost = row.row.cost.unwrap_or_default();
+            let caller = self.get(row.job).map(|job| job.new.caller.clone()).filter(|caller| !caller.is_empty());
+            if let (Some(caller), true) = (caller, cost != Usd::ZERO) {
+                *spending.entry(caller).or_default() += cost;
             }
         }
         spending

@@ -123,6 +123,7 @@ impl Table {
                     cost: None,
                     possibly_billed: true,
                     provider_request_id: None,
+                    first_token: None,
                 },
             );
         }

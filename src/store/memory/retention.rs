@@ -24,8 +24,8 @@ impl Table {
         let live = |id: &JobId| self.get(*id).is_some_and(|job| !job.state.is_terminal());
         let old = self.ledger.iter().take_while(|((at, _), _)| *at < cut.ledger);
         let old: Vec<(Timestamp, AttemptId, JobId)> = old
-            .filter(|(_, (job, ..))| !live(job))
-            .map(|((at, attempt), (job, ..))| (*at, *attempt, *job))
+            .filter(|(_, row)| !live(&row.job))
+            .map(|((at, attempt), row)| (*at, *attempt, row.job))
             .take(limit)
             .collect();
         for (at, attempt, job) in &old {

@@ -13,7 +13,9 @@ use crate::{
     },
     money::Usd,
     names::PipelineName,
-    store::{Assignment, AuditEntry, DocumentKind, JobError, NewJob, Result, StoreError, Traffic, TrafficKey},
+    store::{
+        Assignment, AuditEntry, DocumentKind, JobError, LedgerRow, NewJob, Result, StoreError, Traffic, TrafficKey,
+    },
 };
 
 /// A job's row.
@@ -42,8 +44,17 @@ pub struct Job {
 pub struct Call {
     pub attempt: Attempt,
     pub most_cost: Option<Usd>,
+    pub prompt_estimate: Option<u64>,
     pub generation: u64,
     pub fidelity: Vec<FidelityNote>,
+}
+
+/// An ended attempt's row in the ledger.
+pub struct Ledgered {
+    pub job: JobId,
+    pub key: TrafficKey,
+    /// Its place in a page is the page's own.
+    pub row: LedgerRow,
 }
 
 impl Job {
@@ -111,8 +122,8 @@ pub struct Table {
     pub counts: BTreeMap<(PipelineName, State), u64>,
     pub batches: BTreeMap<String, BTreeMap<State, u64>>,
     pub keys: HashMap<(PipelineName, String, String), JobId>,
-    /// What ended attempts cost, kept when their jobs are gone.
-    pub ledger: BTreeMap<(Timestamp, AttemptId), (JobId, PipelineName, Usd)>,
+    /// Ended attempts, kept when their jobs are gone.
+    pub ledger: BTreeMap<(Timestamp, AttemptId), Ledgered>,
     /// Sums by hour.
     pub traffic: BTreeMap<(i64, TrafficKey), Traffic>,
     pub nodes: BTreeMap<NodeId, Timestamp>,

@@ -1,14 +1,14 @@
 //! Submit, claim, begin, settle.
 
-use super::table::{Call, Job, Table};
+use super::table::{Call, Job, Ledgered, Table};
 use crate::{
     clock::Timestamp,
     ids::{JobId, NodeId},
     job::{Attempt, Outcome, State, state::Event},
     names::PipelineName,
     store::{
-        AttemptEnd, ClaimRequest, Claimed, Fence, Intent, NewJob, Next, Result, Settled, Settlement, Submitted,
-        Traffic, TrafficKey, traffic::hour_of,
+        AttemptEnd, ClaimRequest, Claimed, Fence, Intent, LedgerRow, NewJob, Next, Result, Settled, Settlement,
+        Submitted, Traffic, TrafficKey, traffic::hour_of,
     },
 };
 
@@ -122,6 +122,7 @@ impl Table {
                 generation: intent.generation,
                 fidelity: intent.fidelity,
                 most_cost: intent.most_cost,
+                prompt_estimate: intent.prompt_estimate,
                 attempt: Attempt {
                     id: intent.attempt,
                     n: intent.n,
@@ -189,7 +190,13 @@ impl Table {
     /// Closes an attempt once; what nobody saw takes the end that its worker reports, any other end stays.
     pub fn close(&mut self, id: JobId, end: &AttemptEnd) {
         let closed = self.change(id, |job| {
-            let call = job.attempts.iter_mut().find(|call| call.attempt.id == end.attempt)?;
+            let place = job.attempts.iter().position(|call| call.attempt.id == end.attempt)?;
+            let rescued = end.outcome == Outcome::Succeeded && {
+                let (before, this) = job.attempts.split_at(place);
+                let target = this.first().map(|call| &call.attempt.target);
+                before.iter().any(|call| Some(&call.attempt.target) != target)
+            };
+            let call = job.attempts.get_mut(place)?;
             let before = call.attempt.ended_at.map(|at| (at, Traffic::of_attempt(&call.attempt)));
             let attempt = &mut call.attempt;
             if before.is_some() && (attempt.outcome != Outcome::Unknown || attempt.cost_usd.is_some()) {
@@ -209,9 +216,24 @@ impl Table {
                 provider: attempt.provider.clone(),
                 model: attempt.model.clone(),
             };
-            Some((key, call.most_cost, before))
+            let row = LedgerRow {
+                place: 0,
+                ended_at: end.ended_at,
+                took: end.ended_at.since(attempt.started_at),
+                first_token: end.first_token,
+                outcome: end.outcome,
+                fault: end.fault,
+                usage: end.usage,
+                prompt_estimate: call.prompt_estimate,
+                cost: end.cost,
+                possibly_billed: end.possibly_billed,
+                possible_cost: attempt.possible_cost_usd,
+                rescued,
+            };
+            Some((Ledgered { job: id, key, row }, call.most_cost, before))
         });
-        if let Some((key, most, before)) = closed.flatten() {
+        if let Some((ledgered, most, before)) = closed.flatten() {
+            let key = ledgered.key.clone();
             if let Some((before, counted)) = before {
                 self.ledger.remove(&(before, end.attempt));
                 let place = (hour_of(before), key.clone());
@@ -222,8 +244,7 @@ impl Table {
                     }
                 }
             }
-            let pipeline = key.pipeline.clone();
-            self.ledger.insert((end.ended_at, end.attempt), (id, pipeline, end.cost.unwrap_or_default()));
+            self.ledger.insert((end.ended_at, end.attempt), ledgered);
             *self.traffic.entry((hour_of(end.ended_at), key)).or_default() += Traffic::of(end, most);
         }
     }

@@ -216,8 +216,8 @@ async fn write_jobs(tx: &Tx<'_>, rows: &[JobRow], numbers: &[i32]) -> Result<(),
 async fn write_attempts(tx: &Tx<'_>, rows: &[AttemptRow], numbers: &[i32]) -> Result<(), Trouble> {
     let sql = "INSERT INTO landbridge.attempts (job, id, began_at, started_at, ended_at, generation, pipeline, n, outcome, billed, \
         target, provider, model, region, fidelity, decision, fault, message, input, output, cache_read, cache_write, \
-        reasoning, cost, request, most_cost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-        $18, $19, $20, $21, $22, $23, $24::text::numeric, $25, $26::text::numeric)";
+        reasoning, cost, request, most_cost, prompt_estimate, first_token) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+        $18, $19, $20, $21, $22, $23, $24::text::numeric, $25, $26::text::numeric, $27, $28)";
     for (row, number) in rows.iter().zip(numbers) {
         let outcome = i16::try_from(row.outcome).unwrap_or(i16::MAX);
         let [input, output, read, written, reasoning] = row.usage;
@@ -229,7 +229,7 @@ async fn write_attempts(tx: &Tx<'_>, rows: &[AttemptRow], numbers: &[i32]) -> Re
                 outcome => INT2, row.billed => BOOL, row.target => TEXT, row.provider => TEXT, row.model => TEXT,
                 row.region => TEXT, row.fidelity => TEXT, row.decision => TEXT, row.fault => TEXT, row.message => TEXT,
                 input => INT8, output => INT8, read => INT8, written => INT8, reasoning => INT8, row.cost => TEXT,
-                row.request => TEXT, row.most_cost => TEXT,
+                row.request => TEXT, row.most_cost => TEXT, row.prompt_estimate => INT8, row.first_token => INT8,
             ],
         )
         .await?;
@@ -362,7 +362,7 @@ const JOBS: &str = "SELECT j.id, j.pipeline, j.state::bigint, j.fence, j.order_k
 
 const ATTEMPTS: &str = "SELECT job, pipeline, id, began_at, n, target, provider, model, region, generation, started_at, ended_at, \
       outcome::bigint, fault, message, input, output, cache_read, cache_write, reasoning, cost::text, billed, request, \
-      fidelity, decision, most_cost::text FROM landbridge.attempts WHERE (job, id) > ($1, $2) ORDER BY job, id LIMIT $3";
+      fidelity, decision, most_cost::text, prompt_estimate, first_token FROM landbridge.attempts WHERE (job, id) > ($1, $2) ORDER BY job, id LIMIT $3";
 
 fn job(row: &Row, pipeline: String) -> Result<JobRow, Trouble> {
     let some_text = |place| get::<Option<Vec<u8>>>(row, place)?.map(text).transpose();
@@ -416,6 +416,8 @@ fn attempt(row: &Row, pipeline: String) -> Result<AttemptRow, Trouble> {
         usage: [get(row, 15)?, get(row, 16)?, get(row, 17)?, get(row, 18)?, get(row, 19)?],
         cost: get::<Option<&str>>(row, 20)?.map(plain_amount),
         most_cost: get::<Option<&str>>(row, 25)?.map(plain_amount),
+        prompt_estimate: get(row, 26)?,
+        first_token: get(row, 27)?,
         billed: get(row, 21)?,
         request: get(row, 22)?,
         fidelity: get(row, 23)?,

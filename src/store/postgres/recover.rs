@@ -128,6 +128,7 @@ async fn take_back(
                 cost: None,
                 possibly_billed: true,
                 provider_request_id: None,
+                first_token: None,
             };
             change.close(id, &end);
             recovered.unknown_attempts += 1;

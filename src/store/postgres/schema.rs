@@ -15,7 +15,7 @@ use super::{
 
 /// Each step from one version to the next. Steps that were ever released are never edited. The second number is the oldest
 /// program (by number of steps) that can work on the result.
-const STEPS: &[(&str, i64)] = &[(FIRST, 1)];
+const STEPS: &[(&str, i64)] = &[(FIRST, 1), (REPORTED, 1)];
 
 /// Chosen once; marks the transactions that change the shape.
 const SHAPING: i64 = 0x6c62_7271_0001;
@@ -194,6 +194,12 @@ ALTER TABLE landbridge.receipts SET (autovacuum_vacuum_scale_factor = 0.02, auto
   autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE landbridge.counts SET (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 "#;
+
+/// What reports tell besides. A program of the first version knows nothing of these columns, and need not.
+const REPORTED: &str = "
+ALTER TABLE landbridge.calls ADD COLUMN prompt_estimate bigint;
+ALTER TABLE landbridge.attempts ADD COLUMN prompt_estimate bigint, ADD COLUMN first_token bigint;
+";
 
 /// Brings the database to today's shape, one daemon at a time.
 pub async fn ensure(link: &Link) -> Result<(), Trouble> {

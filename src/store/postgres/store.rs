@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
-use super::{PostgresStore, claim, documents, ledger, prune, recover, rows, shelf, steer, sums};
+use super::{PostgresStore, claim, documents, ledger, past, prune, recover, rows, shelf, steer, sums};
 use crate::{
     clock::Timestamp,
     ids::{JobId, NodeId},
@@ -15,8 +15,9 @@ use crate::{
     names::PipelineName,
     store::{
         AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
-        JobOutcome, JobPage, JobQuery, JobRecord, Lead, NewJob, Next, Promoted, PruneCut, Pruned, Recovered, Result,
-        Settled, Settlement, Store, StoreError, Submitted, Traffic, TrafficKey,
+        JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, Next, Promoted, PruneCut,
+        Pruned, RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted,
+        Traffic, TrafficKey,
     },
 };
 
@@ -209,6 +210,21 @@ impl Store for PostgresStore {
                 Ok(spent)
             })
             .await
+    }
+
+    async fn recorded(&self, query: RecordedQuery) -> Result<RecordedPage> {
+        let (names, query) = (&self.inner.names, &query);
+        self.link().with_tries(|link| past::recorded(link, names, query)).await
+    }
+
+    async fn ledger(&self, query: LedgerQuery) -> Result<LedgerPage> {
+        let names = &self.inner.names;
+        self.link().with_tries(|link| past::ledger(link, names, query)).await
+    }
+
+    async fn ends(&self, since: Timestamp) -> Result<BTreeMap<(PipelineName, State), u64>> {
+        let names = &self.inner.names;
+        self.link().with_tries(|link| past::ends(link, names, since)).await
     }
 
     async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>> {

@@ -33,12 +33,13 @@ const MOVE: &str = "WITH gone AS (\
     SELECT id, $7, created_at, node, batch, pipeline, priority, state, suspect, assignment, error, result FROM gone";
 
 const BEGIN: &str = "INSERT INTO landbridge.calls (job, id, began_at, started_at, generation, pipeline, n, target, provider, \
-    model, region, fidelity, decision, most_cost) \
+    model, region, fidelity, decision, most_cost, prompt_estimate) \
     SELECT job, id, $1, started_at, generation, pipeline, n, target, provider, model, region, fidelity, decision, \
-    most_cost::numeric \
+    most_cost::numeric, prompt_estimate \
     FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::int[], $7::int[], $8::text[], $9::text[], \
-    $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) \
-    AS u (job, id, started_at, generation, pipeline, n, target, provider, model, region, fidelity, decision, most_cost)";
+    $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[]) \
+    AS u (job, id, started_at, generation, pipeline, n, target, provider, model, region, fidelity, decision, most_cost, \
+    prompt_estimate)";
 
 const ASSIGN: &str = "UPDATE landbridge.jobs AS j SET assignment = u.assignment \
     FROM unnest($1::uuid[], $2::text[]) AS u (id, assignment) WHERE j.id = u.id AND j.assignment IS NULL";
@@ -46,24 +47,26 @@ const ASSIGN: &str = "UPDATE landbridge.jobs AS j SET assignment = u.assignment 
 const CLOSE: &str = "WITH c AS (\
       DELETE FROM landbridge.calls AS c USING unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::smallint[], $5::boolean[], \
       $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], \
-      $14::text[]) \
+      $14::text[], $15::bigint[]) \
       AS u (job, id, ended_at, outcome, billed, fault, message, input, output, cache_read, cache_write, reasoning, cost, \
-      request) WHERE c.job = u.job AND c.id = u.id \
+      request, first_token) WHERE c.job = u.job AND c.id = u.id \
       RETURNING c.job, c.id, c.began_at, c.started_at, u.ended_at, c.generation, c.pipeline, c.n, u.outcome, u.billed, \
       c.target, c.provider, c.model, c.region, c.fidelity, c.decision, u.fault, u.message, u.input, u.output, \
-      u.cache_read, u.cache_write, u.reasoning, u.cost::numeric, c.most_cost, u.request) \
+      u.cache_read, u.cache_write, u.reasoning, u.cost::numeric, c.most_cost, u.request, c.prompt_estimate, \
+      u.first_token) \
     INSERT INTO landbridge.attempts (job, id, began_at, started_at, ended_at, generation, pipeline, n, outcome, billed, \
       target, provider, model, region, fidelity, decision, fault, message, input, output, cache_read, cache_write, \
-      reasoning, cost, most_cost, request) SELECT * FROM c ON CONFLICT DO NOTHING";
+      reasoning, cost, most_cost, request, prompt_estimate, first_token) SELECT * FROM c ON CONFLICT DO NOTHING";
 
 const REPORT: &str = "UPDATE landbridge.attempts AS a SET ended_at = u.ended_at, outcome = u.outcome, billed = u.billed, \
     fault = u.fault, message = u.message, input = u.input, output = u.output, cache_read = u.cache_read, \
-    cache_write = u.cache_write, reasoning = u.reasoning, cost = u.cost::numeric, request = u.request \
+    cache_write = u.cache_write, reasoning = u.reasoning, cost = u.cost::numeric, request = u.request, \
+    first_token = u.first_token \
     FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::smallint[], $5::boolean[], \
       $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], \
-      $14::text[]) \
+      $14::text[], $15::bigint[]) \
       AS u (job, id, ended_at, outcome, billed, fault, message, input, output, cache_read, cache_write, reasoning, cost, \
-      request) WHERE a.job = u.job AND a.id = u.id AND a.job = ANY($1)";
+      request, first_token) WHERE a.job = u.job AND a.id = u.id AND a.job = ANY($1)";
 
 const LET_GO: &str = "UPDATE landbridge.history SET node = NULL WHERE id = ANY($1)";
 
@@ -111,6 +114,7 @@ struct Intents {
     fidelities: Vec<Option<String>>,
     decisions: Vec<String>,
     most_costs: Vec<Option<String>>,
+    prompt_estimates: Vec<Option<i64>>,
 }
 
 /// Ends of attempts.
@@ -126,6 +130,7 @@ struct Ends {
     usage: [Vec<Option<i64>>; 5],
     costs: Vec<Option<String>>,
     requests: Vec<Option<String>>,
+    first_tokens: Vec<Option<i64>>,
 }
 
 impl Ends {
@@ -147,6 +152,8 @@ impl Ends {
             }
             all.costs.push(end.cost.map(|cost| cost.to_string()));
             all.requests.push(end.provider_request_id.as_deref().map(|text| clean(text).into_owned()));
+            all.first_tokens
+                .push(end.first_token.map(|after| codes::signed(u64::try_from(after.as_micros()).unwrap_or(u64::MAX))));
         }
         all
     }
@@ -157,7 +164,7 @@ impl Ends {
             self.jobs => UUID_ARRAY, self.ids => UUID_ARRAY, self.ended_ats => INT8_ARRAY, self.outcomes => INT2_ARRAY,
             self.billed => BOOL_ARRAY, self.faults => TEXT_ARRAY, self.messages => TEXT_ARRAY, *input => INT8_ARRAY,
             *output => INT8_ARRAY, *read => INT8_ARRAY, *written => INT8_ARRAY, *reasoning => INT8_ARRAY,
-            self.costs => TEXT_ARRAY, self.requests => TEXT_ARRAY,
+            self.costs => TEXT_ARRAY, self.requests => TEXT_ARRAY, self.first_tokens => INT8_ARRAY,
         ];
         (!self.jobs.is_empty()).then(|| (sql, params.to_vec()))
     }
@@ -222,13 +229,14 @@ impl Written {
     pub fn statements(&self) -> Vec<Statement<'_>> {
         let mut all: Vec<Statement<'_>> = Vec::new();
         let Intents { began_at, jobs, ids, started_ats, generations, pipelines, ns, targets, .. } = &self.intents;
-        let Intents { providers, models, regions, fidelities, decisions, most_costs, .. } = &self.intents;
+        let Intents { providers, models, regions, fidelities, decisions, most_costs, prompt_estimates, .. } =
+            &self.intents;
         if !jobs.is_empty() {
             let params = params![
                 *began_at => INT8, *jobs => UUID_ARRAY, *ids => UUID_ARRAY, *started_ats => INT8_ARRAY,
                 *generations => INT8_ARRAY, *pipelines => INT4_ARRAY, *ns => INT4_ARRAY, *targets => TEXT_ARRAY,
                 *providers => TEXT_ARRAY, *models => TEXT_ARRAY, *regions => TEXT_ARRAY, *fidelities => TEXT_ARRAY,
-                *decisions => TEXT_ARRAY, *most_costs => TEXT_ARRAY,
+                *decisions => TEXT_ARRAY, *most_costs => TEXT_ARRAY, *prompt_estimates => INT8_ARRAY,
             ];
             all.push((BEGIN, params.to_vec()));
         }
@@ -282,6 +290,7 @@ fn intents(change: &mut Change) -> Result<Intents, Trouble> {
         all.fidelities.push(if notes.is_empty() { None } else { Some(serde_json::to_string(notes)?) });
         all.decisions.push(clean(&intent.decision).into_owned());
         all.most_costs.push(intent.most_cost.map(|cost| cost.to_string()));
+        all.prompt_estimates.push(intent.prompt_estimate.map(codes::signed));
     }
     Ok(all)
 }

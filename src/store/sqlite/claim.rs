@@ -204,7 +204,8 @@ impl Session {
         let fidelity = if intent.fidelity.is_empty() { None } else { Some(serde_json::to_string(&intent.fidelity)?) };
         self.execute(
             "INSERT INTO attempts (seq, id, job_id, pipeline, n, target, provider, model, region, generation, \
-             started_at, fidelity, decision, most_cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             started_at, fidelity, decision, most_cost, prompt_estimate) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             params![
                 attempt,
                 intent.attempt.as_bytes(),
@@ -220,6 +221,7 @@ impl Session {
                 fidelity,
                 intent.decision,
                 intent.most_cost.map(|cost| cost.to_string()),
+                intent.prompt_estimate.map(codes::signed),
             ],
         )?;
         match flight {

@@ -30,7 +30,7 @@ pub fn page(conn: &Connection, part: Part, after: &str, limit: usize) -> Result<
         Part::Attempts => {
             let sql = "SELECT a.seq, a.job_id, a.id, a.seq & 1048575, p.name, a.n, a.target, a.provider, a.model, a.region, \
                 a.generation, a.started_at, a.ended_at, a.outcome, a.fault, a.message, a.input, a.output, a.cache_read, \
-                a.cache_write, a.reasoning, a.cost, a.billed, a.request, a.fidelity, a.decision, a.most_cost \
+                a.cache_write, a.reasoning, a.cost, a.billed, a.request, a.fidelity, a.decision, a.most_cost, a.prompt_estimate, a.first_token \
                 FROM attempts a JOIN pipelines p ON p.id = a.pipeline WHERE a.seq > ?1 AND a.ended_at IS NOT NULL \
                 ORDER BY a.seq LIMIT ?2";
             let size = |row: &AttemptRow| row.decision.as_deref().map_or(0, str::len);
@@ -154,6 +154,8 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
         usage: [row.get(16)?, row.get(17)?, row.get(18)?, row.get(19)?, row.get(20)?],
         cost: row.get::<_, Option<String>>(21)?.as_deref().map(plain_amount),
         most_cost: row.get::<_, Option<String>>(26)?.as_deref().map(plain_amount),
+        prompt_estimate: row.get(27)?,
+        first_token: row.get(28)?,
         billed: row.get(22)?,
         request: text_for_people(row.get(23)?),
         fidelity: row.get(24)?,

@@ -11,6 +11,7 @@ mod export;
 mod home;
 mod list;
 mod names;
+mod past;
 mod prune;
 mod readers;
 mod recover;
@@ -42,8 +43,9 @@ pub use self::backup::{Copied, backup};
 use self::{blobs::Blobs, home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
 use super::{
     AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
-    JobOutcome, JobPage, JobQuery, JobRecord, Lead, NewJob, Promoted, PruneCut, Pruned, Recovered, Result, Settled,
-    Settlement, Store, StoreError, Submitted, Traffic, TrafficKey, codes,
+    JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, Promoted, PruneCut, Pruned,
+    RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted, Traffic,
+    TrafficKey, codes,
     hints::Hints,
     transfer::{Part, Rows},
 };
@@ -312,6 +314,18 @@ impl Store for SqliteStore {
 
     async fn spending_by_caller(&self, since: Timestamp) -> Result<BTreeMap<String, Usd>> {
         self.readers.ask(move |conn| list::spending_by_caller(conn, since)).await
+    }
+
+    async fn recorded(&self, query: RecordedQuery) -> Result<RecordedPage> {
+        self.readers.ask(move |conn| past::recorded(conn, &query)).await
+    }
+
+    async fn ledger(&self, query: LedgerQuery) -> Result<LedgerPage> {
+        self.readers.ask(move |conn| past::ledger(conn, &query)).await
+    }
+
+    async fn ends(&self, since: Timestamp) -> Result<BTreeMap<(PipelineName, State), u64>> {
+        self.readers.ask(move |conn| past::ends(conn, since)).await
     }
 
     async fn outcomes(&self, jobs: Vec<JobId>) -> Result<Vec<Option<JobOutcome>>> {

@@ -139,6 +139,7 @@ impl Session {
                 cost: None,
                 possibly_billed: true,
                 provider_request_id: None,
+                first_token: None,
             };
             if let Some(closed) = self.close(job, &end)? {
                 let pipeline = self.names.pipeline_name(job.pipeline).cloned();

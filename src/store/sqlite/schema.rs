@@ -24,7 +24,7 @@ macro_rules! of_job {
 pub(super) use of_job;
 
 /// Each step from one version of the file to the next. Steps that were ever released are never edited.
-const STEPS: &[&str] = &[FIRST, TRAFFIC];
+const STEPS: &[&str] = &[FIRST, TRAFFIC, REPORTED];
 
 const FIRST: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -140,6 +140,12 @@ CREATE TABLE traffic (
   cost TEXT NOT NULL, unpriced INTEGER NOT NULL, possible_cost TEXT NOT NULL, unbounded INTEGER NOT NULL,
   PRIMARY KEY (hour, pipeline, target, provider, model)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What reports tell besides: they begin with this version of the file.
+const REPORTED: &str = "
+ALTER TABLE attempts ADD COLUMN first_token INTEGER;
+ALTER TABLE attempts ADD COLUMN prompt_estimate INTEGER;
 ";
 
 /// Brings the file to today's shape. `name` is for messages.

@@ -154,8 +154,8 @@ impl Session {
         let usage = end.usage.as_ref();
         let mut statement = self.conn.prepare_cached(
             "UPDATE attempts SET ended_at = ?2, outcome = ?3, fault = ?4, message = ?5, input = ?6, output = ?7, \
-             cache_read = ?8, cache_write = ?9, reasoning = ?10, cost = ?11, billed = ?12, request = ?13 \
-             WHERE seq = ?1 AND (ended_at IS NULL OR (outcome = 3 AND cost IS NULL)) \
+             cache_read = ?8, cache_write = ?9, reasoning = ?10, cost = ?11, billed = ?12, request = ?13, \
+             first_token = ?14 WHERE seq = ?1 AND (ended_at IS NULL OR (outcome = 3 AND cost IS NULL)) \
              RETURNING target, provider, model, most_cost",
         )?;
         let mut rows = statement.query(params![
@@ -172,6 +172,7 @@ impl Session {
             end.cost.map(|cost| cost.to_string()),
             end.possibly_billed,
             end.provider_request_id,
+            end.first_token.map(|after| codes::signed(u64::try_from(after.as_micros()).unwrap_or(u64::MAX))),
         ])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let place = tally::Place { pipeline, target: row.get(0)?, provider: row.get(1)?, model: row.get(2)? };

@@ -440,7 +440,8 @@ async fn statements_of_the_hot_path_are_compiled_once() {
 async fn a_file_from_before_traffic_was_summed_is_brought_up_to_date() {
     let (_folder, path) = folder();
     drop(open(&path).unwrap());
-    let older = "DROP TABLE traffic; ALTER TABLE attempts DROP COLUMN most_cost; PRAGMA user_version = 1";
+    let older = "DROP TABLE traffic; ALTER TABLE attempts DROP COLUMN most_cost; ALTER TABLE attempts DROP COLUMN first_token; \
+                 ALTER TABLE attempts DROP COLUMN prompt_estimate; PRAGMA user_version = 1";
     rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
     let store = open(&path).unwrap();
     assert!(store.traffic(crate::clock::Timestamp::from_micros(0)).await.unwrap().is_empty());

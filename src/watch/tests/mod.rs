@@ -92,6 +92,7 @@ fn folders(at: &Path) -> Folders {
         models: at.join("config/models"),
         flags_file: at.join("config/flags.yaml"),
         catalog_file: at.join("config/catalog.yaml"),
+        policy_file: at.join("config/policy.yaml"),
         settings_file: at.join("config/landbridge.yaml"),
     }
 }

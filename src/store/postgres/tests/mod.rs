@@ -78,6 +78,7 @@ fn intent(claimed: &Claimed) -> Intent {
         assignment: None,
         fidelity: Vec::new(),
         most_cost: None,
+        prompt_estimate: None,
     }
 }
 
@@ -92,6 +93,7 @@ fn success(claimed: &Claimed, attempt: Option<AttemptId>) -> Settlement {
         cost: Some("0.01".parse().unwrap()),
         possibly_billed: false,
         provider_request_id: None,
+        first_token: None,
     });
     Settlement { job: claimed.id, fence: claimed.fence, ended, next: Next::Succeed("\"done\"".to_owned()) }
 }
