@@ -160,3 +160,38 @@ async fn a_finished_rollout_is_collapsed_by_a_patch() {
     assert!(code == Some(1) && noted.contains("is at 50 %"), "{noted}");
     assert_eq!(finish(&["rollout", "finish", "triage"]).0, Some(64));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_names_who_did_it_and_why() {
+    let site = Site::new(SPEC).await;
+    let daemon = site.start().await;
+    let made = site.command(&["key", "create", "--name", "oncall", "--scope", "operate,read", "--format", "json"]);
+    let made = { made }.env("LANDBRIDGE_URL", daemon.url()).output().unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let key = made["token"].as_str().unwrap();
+    let ask = |arguments: &[&str]| {
+        let output =
+            site.command(arguments).env("LANDBRIDGE_URL", daemon.url()).env("LANDBRIDGE_KEY", key).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    ask(&["flag", "set", "PAUSE", "--reason", "a drill"]);
+    ask(&["jobs", "cancel", "--pipeline", "triage", "--reason", "wrong prompts"]);
+    ask(&["quota", "set", "openai", "gpt-5.4-mini", "--requests-per-minute", "100", "--reason", "granted"]);
+    site.save("pipelines/triage.yaml", &at("60"));
+    ask(&["reload"]);
+    let audit: Vec<Value> =
+        ask(&["audit", "--format", "json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (action, reason) in
+        [("flag.set", Some("a drill")), ("jobs.cancel", Some("wrong prompts")), ("quota.set", Some("granted"))]
+    {
+        let entry =
+            audit.iter().find(|entry| entry["action"] == action).unwrap_or_else(|| panic!("{action}: {audit:?}"));
+        assert_eq!((entry["actor"].as_str(), entry["reason"].as_str()), (Some("oncall"), reason), "{entry}");
+        assert!(entry["at"].is_string());
+    }
+    // Whichever saw the file first: the watcher, or the one who asked.
+    let reload = audit.iter().find(|entry| entry["action"] == "reload").unwrap_or_else(|| panic!("{audit:?}"));
+    assert!(["oncall", "landbridge"].contains(&reload["actor"].as_str().unwrap()), "{reload}");
+}
