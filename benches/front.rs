@@ -2,9 +2,9 @@
 //! measured on the real binary against a no-latency endpoint on loopback.
 //!
 //! `cargo bench --bench front` prints a table. Beside the daemon, in the same run: the endpoint called directly; a commit
-//! of the disk that the daemon's store is on; nginx as a bare reverse proxy, if `nginx` is there; any gateway that is
-//! named as `LANDBRIDGE_BENCH_GATEWAY=NAME=URL` and points at `LANDBRIDGE_BENCH_UPSTREAM_PORT`. `-- NAME…` runs parts
-//! alone: latency, saturation, batch.
+//! of the disk that the daemon's store is on; nginx as a bare reverse proxy, if `nginx` is there (`apt-get install
+//! nginx-light`); Portkey's gateway, if it is there (`npm ci --prefix benches/peers`). `-- NAME…` runs parts alone: latency,
+//! saturation, batch.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -40,29 +40,31 @@ fn main() {
         let daemon = daemon(folder.path(), &upstream.address);
         println!("commit of this disk: {:.3} ms (median of 200)", commit(folder.path()).as_secs_f64() * 1e3);
         let nginx = nginx(folder.path(), &upstream.address);
-        let mut ways = vec![
-            ("upstream alone".to_owned(), format!("{}/v1", upstream.address), None),
-            ("landbridge".to_owned(), format!("{}/v1", daemon.address), Some(&daemon)),
-        ];
+        let portkey = portkey();
+        let way = |name, process, headers| Way { name, process, headers };
+        let mut ways = vec![way("upstream alone", &upstream, Vec::new()), way("landbridge", &daemon, Vec::new())];
         match &nginx {
-            Some(nginx) => ways.push(("nginx".to_owned(), format!("{}/v1", nginx.address), Some(nginx))),
+            Some(nginx) => ways.push(way("nginx", nginx, Vec::new())),
             None => println!("nginx is not here: its row is missing (Debian: apt-get install nginx-light)"),
         }
-        if let Ok(gateway) = std::env::var("LANDBRIDGE_BENCH_GATEWAY")
-            && let Some((name, url)) = gateway.split_once('=')
-        {
-            ways.push((name.to_owned(), url.to_owned(), None));
+        match &portkey {
+            Some(portkey) => {
+                let host = format!("{}/v1", upstream.address);
+                let headers = vec![("x-portkey-provider", "openai".to_owned()), ("x-portkey-custom-host", host)];
+                ways.push(way("Portkey's gateway", portkey, headers));
+            }
+            None => println!("Portkey's gateway is not here: its row is missing (npm ci --prefix benches/peers)"),
         }
         if is_wanted("latency") {
             println!("\n{RATE} requests a second          p50 ms   p99 ms   CPU ms a request");
-            for (name, url, process) in &ways {
-                latency(name, url, *process).await;
+            for way in &ways {
+                latency(way).await;
             }
         }
         if is_wanted("saturation") {
             println!("\n{MOST_UNDER_WAY} requests at once          requests/s   CPU s for 1,000");
-            for (name, url, process) in &ways {
-                saturation(name, url, *process).await;
+            for way in &ways {
+                saturation(way).await;
             }
         }
         if is_wanted("batch") {
@@ -76,6 +78,28 @@ fn chat() -> String {
         .to_string()
 }
 
+/// One way to the upstream.
+struct Way<'a> {
+    name: &'static str,
+    process: &'a Process,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Way<'_> {
+    /// A client that keeps its connections, and says what this way wants to hear.
+    fn client(&self) -> reqwest::Client {
+        let headers = self.headers.iter().map(|(name, value)| {
+            let name = reqwest::header::HeaderName::from_static(name);
+            (name, reqwest::header::HeaderValue::from_str(value).unwrap())
+        });
+        reqwest::Client::builder().default_headers(headers.collect()).build().unwrap()
+    }
+
+    fn url(&self) -> String {
+        format!("{}/v1", self.process.address)
+    }
+}
+
 async fn ask(client: &reqwest::Client, url: &str, body: &str) {
     let request = client.post(format!("{url}/chat/completions")).header("content-type", "application/json");
     let response = request.header("authorization", "Bearer x").body(body.to_owned()).send().await.unwrap();
@@ -84,19 +108,19 @@ async fn ask(client: &reqwest::Client, url: &str, body: &str) {
 }
 
 /// Requests at a fixed rate, each begun when it is due, whatever became of those before.
-async fn latency(name: &str, url: &str, process: Option<&Process>) {
-    let (client, body) = (reqwest::Client::new(), Arc::new(chat()));
+async fn latency(way: &Way<'_>) {
+    let (client, url, body) = (way.client(), way.url(), Arc::new(chat()));
     for _ in 0..WARMING {
-        ask(&client, url, &body).await;
+        ask(&client, &url, &body).await;
     }
-    let before = process.map(Process::cpu);
+    let before = way.process.cpu();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     let count = u64::from(RATE) * MEASURED.as_secs();
     let mut under_way = tokio::task::JoinSet::new();
     for _ in 0..count {
         let due = ticks.tick().await;
-        let (client, url, body) = (client.clone(), url.to_owned(), body.clone());
+        let (client, url, body) = (client.clone(), url.clone(), body.clone());
         under_way.spawn(async move {
             ask(&client, &url, &body).await;
             due.elapsed()
@@ -105,18 +129,18 @@ async fn latency(name: &str, url: &str, process: Option<&Process>) {
     let mut took: Vec<Duration> = under_way.join_all().await;
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-    let cpu = process.zip(before).map(|(process, before)| process.cpu_since(before) * 1e3 / count as f64);
-    println!("{name:26} {:8.3} {:8.3}   {}", at(50), at(99), cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.3}")));
+    let cpu = way.process.cpu_since(before) * 1e3 / count as f64;
+    println!("{:26} {:8.3} {:8.3}   {cpu:.3}", way.name, at(50), at(99));
 }
 
-async fn saturation(name: &str, url: &str, process: Option<&Process>) {
-    let (client, body) = (reqwest::Client::new(), Arc::new(chat()));
-    let before = process.map(Process::cpu);
+async fn saturation(way: &Way<'_>) {
+    let (client, url, body) = (way.client(), way.url(), Arc::new(chat()));
+    let before = way.process.cpu();
     let done = Arc::new(AtomicU64::new(0));
     let end = Instant::now() + MEASURED;
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..MOST_UNDER_WAY {
-        let (client, url, body, done) = (client.clone(), url.to_owned(), body.clone(), done.clone());
+        let (client, url, body, done) = (client.clone(), url.clone(), body.clone(), done.clone());
         workers.spawn(async move {
             while Instant::now() < end {
                 ask(&client, &url, &body).await;
@@ -126,12 +150,8 @@ async fn saturation(name: &str, url: &str, process: Option<&Process>) {
     }
     workers.join_all().await;
     let done = done.load(Ordering::Relaxed) as f64;
-    let cpu = process.zip(before).map(|(process, before)| process.cpu_since(before) * 1e3 / done);
-    println!(
-        "{name:26} {:12.0}   {}",
-        done / MEASURED.as_secs_f64(),
-        cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.3}"))
-    );
+    let cpu = way.process.cpu_since(before) * 1e3 / done;
+    println!("{:26} {:12.0}   {cpu:.3}", way.name, done / MEASURED.as_secs_f64());
 }
 
 /// A batch of 50,000 lines: until it is durable and validated, until its output is there, and the most memory meanwhile.
@@ -254,19 +274,8 @@ impl Drop for Process {
 }
 
 fn endpoints() -> Process {
-    let port = std::env::var("LANDBRIDGE_BENCH_UPSTREAM_PORT").unwrap_or_else(|_| "0".to_owned());
     let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
-    command.args([
-        "simulate",
-        "--openai-latency",
-        "0ms",
-        "--bedrock-latency",
-        "0ms",
-        "--journal",
-        "0",
-        "--port",
-        &port,
-    ]);
+    command.args(["simulate", "--openai-latency", "0ms", "--bedrock-latency", "0ms", "--journal", "0", "--port", "0"]);
     Process::start(command, |line| line.strip_prefix("Bedrock:").map(|address| address.trim().to_owned()))
 }
 
@@ -302,13 +311,32 @@ fn nginx(folder: &Path, upstream: &str) -> Option<Process> {
     std::fs::write(folder.join("nginx.conf"), config).unwrap();
     let mut command = Command::new("nginx");
     command.arg("-c").arg(folder.join("nginx.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Some(listening(command, port))
+}
+
+/// Portkey's gateway, where it is installed.
+fn portkey() -> Option<Process> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("benches/peers/node_modules/@portkey-ai/gateway/build/start-server.js");
+    if !script.exists() {
+        return None;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new("node");
+    command.arg(script).arg(format!("--port={port}")).arg("--headless").env("NODE_ENV", "production");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Some(listening(command, port))
+}
+
+/// Starts a program and waits until it listens.
+fn listening(mut command: Command, port: u16) -> Process {
     let process = Process { child: command.spawn().unwrap(), address: format!("http://127.0.0.1:{port}") };
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "nginx did not start; see {path}/nginx.log");
+        assert!(Instant::now() < deadline, "{command:?} does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
-    Some(process)
+    process
 }
 
 /// A folder with one spec of one target, on the disk that the build is on.

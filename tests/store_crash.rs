@@ -50,6 +50,7 @@ fn new_job(number: u64, key: Option<String>) -> NewJob {
         metadata: BTreeMap::new(),
         body: format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(usize::try_from(number % 2_000).unwrap())),
         retry_of: None,
+        callback: None,
     }
 }
 

@@ -74,6 +74,7 @@ fn job(body: usize) -> NewJob {
         metadata: BTreeMap::from([("customer".to_owned(), "c-1".to_owned())]),
         body: "x".repeat(body),
         retry_of: None,
+        callback: None,
     }
 }
 

@@ -35,6 +35,7 @@ pub const MAX_KEY_NAME: usize = 80;
     strum::EnumString,
     strum::EnumIter,
     strum::IntoStaticStr,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -54,7 +55,7 @@ pub enum Scope {
 }
 
 /// What one key may use up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct KeyLimits {
     /// Requests a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +66,7 @@ pub struct KeyLimits {
 }
 
 /// A key, without its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Key {
     /// Who a caller with this key is, on jobs and in the ledger. Never given twice.
     pub id: String,

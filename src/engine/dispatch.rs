@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, carry};
@@ -26,6 +27,8 @@ const CLAIM_BATCH: usize = 256;
 const IN_LINE: u32 = 256;
 /// Where keys take turns: so many are looked over for the next one's turn.
 const FAIR_IN_LINE: u32 = 1_024;
+/// Suspects that could not be claimed, because their pipeline was held or they waited, are looked for again so often.
+const LOOK_FOR_SUSPECTS: Duration = Duration::from_secs(5);
 /// Between tries when the store fails.
 const STORE_BACKOFF: Duration = Duration::from_millis(500);
 
@@ -52,7 +55,12 @@ enum Round {
 pub(super) async fn run(engine: Arc<Engine>, poll: Duration, stop: CancellationToken) {
     let mut wakeups = engine.store.wakeups();
     let mut world = engine.world_version.subscribe();
+    let mut looked_for_suspects = Instant::now();
     while !stop.is_cancelled() {
+        if looked_for_suspects.elapsed() >= LOOK_FOR_SUSPECTS {
+            looked_for_suspects = Instant::now();
+            engine.suspects_waiting.store(true, Ordering::Release);
+        }
         wakeups.borrow_and_update();
         world.borrow_and_update();
         let round = match round(&engine).await {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What is ahead under one quota.
-#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Default, schemars::JsonSchema)]
 pub struct Ahead {
     /// Jobs asked about.
     pub jobs: u64,
@@ -37,7 +37,7 @@ pub struct Ahead {
 }
 
 /// A forecast.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Forecast {
     /// When it was made.
     pub at: Timestamp,

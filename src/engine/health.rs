@@ -78,6 +78,8 @@ pub(super) struct Wish {
     pub most: u32,
     /// Whom it belongs to, inside its pipeline.
     pub key: Arc<str>,
+    /// Its caller waits: it goes before what is queued.
+    pub interactive: bool,
     /// The lowest goes first.
     pub order: i64,
     /// The target routed to, then equal ones.
@@ -171,7 +173,7 @@ impl Health {
             flow: wish.flow.clone(),
             weight: wish.weight,
             key: wish.key,
-            interactive: false,
+            interactive: wish.interactive,
             order: wish.order,
             cost,
             equals: lines.iter().skip(1).copied().collect(),

@@ -152,6 +152,7 @@ impl Engine {
             priority: Some(summary.priority),
             not_before: None,
             deadline: None,
+            callback: record.callback,
             body,
         };
         let mut answers = self.take_in(caller, vec![envelope], Some(job)).await;
@@ -219,6 +220,9 @@ impl Engine {
                 param: "not_before",
             });
         }
+        if let Some(url) = &envelope.callback {
+            self.check_callback(url).map_err(|message| IntakeError::Invalid { message, param: "callback" })?;
+        }
         let body = serde_json::to_string(&envelope.body).map_err(|error| IntakeError::Invalid {
             message: format!("the body cannot be stored: {error}"),
             param: "body",
@@ -238,6 +242,7 @@ impl Engine {
             metadata: envelope.metadata,
             body,
             retry_of,
+            callback: envelope.callback,
         })
     }
 

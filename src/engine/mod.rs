@@ -5,6 +5,7 @@
 
 mod ask;
 pub mod batches;
+pub mod callbacks;
 mod carry;
 mod cost;
 mod dispatch;
@@ -125,6 +126,7 @@ pub struct Engine {
     spending: Spending,
     inflight: Arc<Inflight>,
     batches: Batches,
+    callbacks: callbacks::Callbacks,
     /// What each provider's list prices are multiplied by.
     prices: ArcSwap<BTreeMap<ProviderName, Decimal>>,
     /// A job began to wait for a time.
@@ -171,6 +173,7 @@ impl Engine {
             spending: Spending::starting(now, spent, by_caller),
             inflight: Arc::default(),
             batches: Batches::default(),
+            callbacks: callbacks::Callbacks::default(),
             prices: ArcSwap::default(),
             waiting: Notify::new(),
             accepting: AtomicBool::new(true),
@@ -206,6 +209,7 @@ impl Engine {
         loops.spawn(async move { engine.health.keep_time(engine.clock.clone(), timer_stop).await });
         loops.spawn(batches::run(self.clone(), stop.clone()));
         upkeep::spawn(self, &mut loops, pace, &upkeep_stop);
+        loops.spawn(callbacks::run(self.clone(), pace.poll, upkeep_stop.clone()));
         stop.cancelled().await;
         self.accepting.store(false, Ordering::Release);
         // Who has not begun goes back to the queue.

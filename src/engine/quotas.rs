@@ -35,7 +35,7 @@ const LARGEST: u64 = 1_000_000_000_000_000;
 const MOST_SET: usize = 1_000;
 
 /// A quota that an operator sets at run time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetQuota {
     /// The provider.

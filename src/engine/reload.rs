@@ -33,7 +33,7 @@ use crate::{
 const GENERATION: &str = "generation";
 
 /// What a reload did, for those who asked for it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct ReloadReport {
     /// The generation now in force.
     pub generation: u64,
@@ -169,6 +169,7 @@ impl Reloader {
     ) -> Self {
         engine.install_quotas(&settings);
         engine.batches.install_limits(settings.batches);
+        engine.install_callbacks(settings.callbacks.as_ref());
         let (settings, kept, pin) = (Mutex::new(settings), tokio::sync::Mutex::new(kept), Mutex::new(pin));
         Self { engine, origin, settings, kept, pin }
     }
@@ -346,6 +347,7 @@ impl Reloader {
             *current = current.with_hot_parts_of(&new);
             self.engine.install_quotas(&current);
             self.engine.batches.install_limits(current.batches);
+            self.engine.install_callbacks(current.callbacks.as_ref());
             tracing::info!(keys = ?difference.hot, file, "settings reloaded");
         }
         (report(true, warnings), difference.restart)

@@ -183,6 +183,7 @@ impl Engine {
     async fn prune(&self) -> Result<(), StoreError> {
         self.sweep_files().await?;
         self.sweep_batches().await?;
+        self.sweep_notices().await?;
         let now = self.clock.now();
         let world = self.world.load_full();
         let retention = **self.retention.load();

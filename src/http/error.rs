@@ -30,7 +30,7 @@ pub struct ApiError {
 }
 
 /// OpenAI's error object; all four keys are always there.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct ErrorBody {
     message: String,
     #[serde(rename = "type")]

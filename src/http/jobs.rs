@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{
-        Path, Query, State,
+        Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode, header},
@@ -15,7 +15,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ApiError, App, view::JobView};
+use super::{ApiError, App, param::Param, view::JobView};
 use crate::{
     access::{Caller, Scope},
     clock::parse_span,
@@ -86,7 +86,7 @@ async fn submit_lines(app: &App, caller: &Caller, body: &[u8]) -> Result<Respons
 }
 
 /// What `GET /v1/jobs/{id}` may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowQuery {
     wait: Option<String>,
@@ -96,7 +96,7 @@ pub(super) struct ShowQuery {
 pub(super) async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Param(id): Param<String>,
     query: Result<Query<ShowQuery>, QueryRejection>,
 ) -> Result<Json<JobView>, ApiError> {
     let id = job_id(&id)?;
@@ -202,7 +202,7 @@ pub(super) async fn list(
 pub(super) async fn cancel(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Param(id): Param<String>,
 ) -> Result<Json<JobView>, ApiError> {
     let id = job_id(&id)?;
     touchable(&app, &caller, id).await?;
@@ -219,7 +219,7 @@ pub(super) async fn cancel(
 pub(super) async fn retry(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Param(id): Param<String>,
 ) -> Result<Response, ApiError> {
     let id = job_id(&id)?;
     touchable(&app, &caller, id).await?;
@@ -231,7 +231,7 @@ pub(super) async fn retry(
 pub(super) async fn why(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Param(id): Param<String>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let record = visible(&app, &caller, job_id(&id)?).await?;
     let steps: Vec<String> = app.engine.story(&record);
@@ -266,7 +266,8 @@ async fn whole(app: &App, caller: &Caller, id: JobId) -> Result<JobView, ApiErro
     if !caller.sees_content(&record.summary.caller) {
         record.result = None;
     }
-    Ok(JobView::whole(&app.engine, record))
+    let callback = app.engine.callback_of(&record).await?;
+    Ok(JobView::whole(&app.engine, record).with_callback(callback))
 }
 
 /// A job that the caller may know of; to others it is not there.

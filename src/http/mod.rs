@@ -3,12 +3,14 @@
 //! Invariant: handlers validate and translate; every decision is the engine's. Every answer carries an `x-request-id`,
 //! every error the four keys of OpenAI's error object. Bodies, lines and waits are bounded.
 
+mod description;
 mod error;
 mod jobs;
 pub mod keys;
 mod openai;
 mod ops;
 mod pace;
+mod param;
 mod probes;
 mod serve;
 mod tls;
@@ -62,6 +64,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The API and the operators' paths.
 pub fn router(app: App) -> Router {
+    paths()
+        .layer(middleware::from_fn(pace::keep_pace))
+        .layer(middleware::from_fn_with_state(app.clone(), keys::authorise))
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(app)
+}
+
+/// Every path, with what bounds its bodies.
+fn paths() -> Router<App> {
     let ops = Router::new()
         .route("/pipelines", get(ops::pipelines))
         .route("/reload", post(ops::reload))
@@ -93,15 +104,12 @@ pub fn router(app: App) -> Router {
         .nest("/v1/ops", ops)
         .merge(openai::routes())
         .merge(probes::routes())
+        .route("/openapi.json", get(description::show))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(refuse_large))
         .merge(openai::file_routes().layer(DefaultBodyLimit::disable()))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::wrong_method)
-        .layer(middleware::from_fn(pace::keep_pace))
-        .layer(middleware::from_fn_with_state(app.clone(), keys::authorise))
-        .layer(middleware::from_fn(with_request_id))
-        .with_state(app)
 }
 
 /// Health and metrics alone, for a port of their own.

@@ -1,7 +1,7 @@
 //! Listening: connections, their number, their patience, and TLS.
 //!
-//! Invariant: a connection that says nothing costs a place for a minute and no more; what is more than the places waits
-//! outside. Requests under way finish when the daemon stops.
+//! Invariant: a connection that says nothing costs a place for a minute and no more, and for seconds when few are left; what
+//! is more than the places waits outside. Requests under way finish when the daemon stops.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -23,6 +23,9 @@ use super::tls::Tls;
 
 /// To send a request's head, or to be idle between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
+/// The same for a connection that came when only a quarter of the places was left, so that a crowd that says nothing does
+/// not keep everybody else outside.
+const CROWDED_HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// To agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer on HTTP/2 is asked this often whether it is there.
@@ -65,13 +68,15 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, stop
         };
         // Small answers go at once; where that cannot be had they are only later.
         let _set = stream.set_nodelay(true);
+        let crowded = places.available_permits() < serving.connections / 4;
+        let patience = if crowded { CROWDED_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
         let (router, tls, watcher) = (router.clone(), serving.tls.clone(), graceful.watcher());
         tokio::spawn(async move {
             match tls {
-                None => talk(stream, router, watcher).await,
+                None => talk(stream, router, watcher, patience).await,
                 Some(tls) => {
                     if let Some(stream) = agree(stream, &tls).await {
-                        talk(stream, router, watcher).await;
+                        talk(stream, router, watcher, patience).await;
                     }
                 }
             }
@@ -102,12 +107,12 @@ async fn agree(stream: TcpStream, tls: &Tls) -> Option<tokio_rustls::server::Tls
     }
 }
 
-async fn talk<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
+async fn talk<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher, patience: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(ASK_PEER);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(connection).await {

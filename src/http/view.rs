@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
-    engine::Engine,
+    engine::{Engine, callbacks::CallbackStanding},
     ids::JobId,
     job::{Attempt, FidelityNote, HoldReason, Outcome, State},
     money::Usd,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A job, whole or in a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct JobView {
     id: JobId,
     pipeline: PipelineName,
@@ -51,7 +51,7 @@ pub struct JobView {
 }
 
 /// What only a whole job shows.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 struct Content {
     metadata: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,9 +59,12 @@ struct Content {
     attempts: Vec<Attempt>,
     fidelity: Vec<FidelityNote>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     result: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<CallbackStanding>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +85,7 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 struct ErrorView {
     message: String,
     #[serde(rename = "type")]
@@ -158,11 +161,21 @@ impl JobView {
             }),
             usage,
             cost_usd: (!costs.is_empty()).then(|| costs.into_iter().sum()),
+            callback: None,
             unpriced_attempts: unpriced,
             possibly_billed_attempts: possibly_billed,
             possible_cost_usd: possible_cost.filter(|_| possibly_billed > 0),
         });
         view
+    }
+
+    /// The same job with how its callback stands.
+    #[must_use]
+    pub fn with_callback(mut self, callback: Option<CallbackStanding>) -> Self {
+        if let Some(content) = &mut self.content {
+            content.callback = callback;
+        }
+        self
     }
 
     /// Where it stands.

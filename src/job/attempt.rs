@@ -24,6 +24,7 @@ use crate::{
     strum::Display,
     strum::EnumString,
     strum::IntoStaticStr,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -41,7 +42,7 @@ pub enum Outcome {
 }
 
 /// A row of the ledger.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Attempt {
     /// Its id.
     pub id: AttemptId,
@@ -84,7 +85,7 @@ pub struct Attempt {
 }
 
 /// What was done about a parameter that a target cannot carry exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum FidelityAction {
@@ -97,7 +98,7 @@ pub enum FidelityAction {
 }
 
 /// One inexact parameter of one call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FidelityNote {
     /// The OpenAI name, such as `seed` or `messages[2].name`.
     pub parameter: String,

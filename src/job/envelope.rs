@@ -28,6 +28,8 @@ pub const MAX_METADATA_VALUE: usize = 512;
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Longest name of a batch, in characters.
 pub const MAX_BATCH_NAME: usize = 128;
+/// Longest address of a callback, in characters.
+pub const MAX_CALLBACK: usize = 2_048;
 /// Longest `body.model`, in characters: an ARN fits.
 pub const MAX_MODEL_NAME: usize = 2_048;
 /// Priorities that a job may ask for. A step weighs as much as a minute of age, so the ends are 17 hours apart from 0.
@@ -50,6 +52,8 @@ pub struct Envelope {
     pub not_before: Option<Timestamp>,
     /// Expires then; the pipeline's span when absent.
     pub deadline: Option<Timestamp>,
+    /// Who is told of its end: an http or https address. Whether it may be called is not known here.
+    pub callback: Option<String>,
     /// The OpenAI chat request: an object with a non-empty array `messages`.
     pub body: Value,
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
     strum::EnumString,
     strum::EnumIter,
     strum::IntoStaticStr,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]

@@ -21,8 +21,8 @@ use prometheus::{IntCounter, Registry, TextEncoder};
 use strum::IntoEnumIterator;
 
 pub use readings::{
-    BreakerReading, BreakerState, FlagReading, QuotaKind, QuotaReading, ReloadResult, ReloadTrigger, RolloutReading,
-    RolloutState,
+    BreakerReading, BreakerState, CallbackOutcome, FlagReading, QuotaKind, QuotaReading, ReloadResult, ReloadTrigger,
+    RolloutReading, RolloutState,
 };
 pub use series::SeriesInfo;
 
@@ -70,6 +70,9 @@ impl Metrics {
         let pipelines = PipelineInfo::new()?;
         registry.register(Box::new(pipelines.clone()))?;
         series.build_info.on([env!("CARGO_PKG_VERSION")], |info| info.set(1));
+        for outcome in CallbackOutcome::iter() {
+            series.callbacks.on([outcome.into()], |_| ());
+        }
         Ok(Self { registry, series, pipelines })
     }
 
@@ -240,6 +243,18 @@ impl Metrics {
             let region = reading.region.map_or("", |region| region.as_str());
             ([reading.provider.as_str(), reading.model, region], reading.state.value())
         }));
+    }
+
+    // -- callbacks ---------------------------------------------------------------------------------------------------
+
+    /// A try to tell a receiver of an end went so.
+    pub fn callback(&self, outcome: CallbackOutcome) {
+        self.series.callbacks.on([outcome.into()], IntCounter::inc);
+    }
+
+    /// How long the oldest due notice has waited.
+    pub fn set_callback_delay(&self, delay: Duration) {
+        self.series.callback_delay.on([], |gauge| gauge.set(delay.as_secs_f64()));
     }
 
     // -- configuration -----------------------------------------------------------------------------------------------

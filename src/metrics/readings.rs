@@ -132,3 +132,15 @@ pub enum ReloadResult {
     /// Nothing was applied.
     Failure,
 }
+
+/// How a try to tell a receiver went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
+#[strum(serialize_all = "snake_case")]
+pub enum CallbackOutcome {
+    /// It took it.
+    Delivered,
+    /// It did not, and is asked again.
+    Failed,
+    /// It did not, and is not asked again.
+    GivenUp,
+}

@@ -136,6 +136,11 @@ series! {
     /// State of a circuit breaker: 0 closed, 1 half open, 2 open.
     breaker_state: Gauge = "landbridge_breaker_state" ["provider", "model", "region"];
 
+    /// Tries to tell a receiver of an end, by how they went: delivered, failed, given_up.
+    callbacks: IntCounter = "landbridge_callbacks_total" ["outcome"];
+    /// How long the notice has been due that has waited longest to be told to its receiver; 0 when none is.
+    callback_delay: Gauge = "landbridge_callback_delay_seconds" [];
+
     /// 1 when every file was valid at the newest reload, 0 when any was broken.
     reload_successful: IntGauge = "landbridge_config_last_reload_successful" [];
     /// When a reload last found every file valid, in seconds since 1970.

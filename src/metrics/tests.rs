@@ -143,6 +143,8 @@ fn touch_everything(metrics: &Metrics, pipeline: &PipelineName, target: &TargetN
         region: None,
         state: BreakerState::HalfOpen,
     }]);
+    metrics.callback(CallbackOutcome::Delivered);
+    metrics.set_callback_delay(Duration::from_secs(3));
     metrics.reloaded(ReloadTrigger::Watch, ReloadResult::Success, Duration::from_millis(12), now);
 }
 

@@ -1,24 +1,23 @@
 //! Pictures and documents that a request only points at, fetched for targets that take bytes alone.
 //!
 //! Invariant: nothing is asked of a host that no rule of the settings names, nor of an address inside this machine or
-//! its network unless they allow it. The address that was checked is the address that is called: names are resolved
-//! in here, redirects are not followed, no proxy resolves anew. A failure is the job's own (`refused`) or passes
-//! (`transient`); it is never billed.
+//! its network unless they allow it. A failure is the job's own (`refused`) or passes (`transient`); it is never billed.
 
-mod address;
 mod kinds;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::pki_types::CertificateDer;
 
-use super::sockets::{self, chain, find};
+use super::{
+    outward::{self, BadAddress, Inside, LedInside, Place, excerpt},
+    sockets::{chain, find},
+};
 use crate::{
     job::Fault,
     settings::MediaSettings,
@@ -45,53 +44,14 @@ struct Inner {
     client: reqwest::Client,
 }
 
-/// A host that leads inside.
-#[derive(Debug, thiserror::Error)]
-#[error("{host} has the address {address}, which is inside this machine or its network")]
-struct Inside {
-    host: String,
-    address: std::net::IpAddr,
-}
-
-/// Resolves names to addresses that may be called.
-#[derive(Debug)]
-struct Guarded {
-    private: bool,
-}
-
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
-        let private = self.private;
-        Box::pin(async move {
-            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // One bad address among good ones is reason enough: who answers so means no good.
-            let inside = found.iter().find(|found| !private && !address::is_public(found.ip()));
-            match inside {
-                Some(inside) => Err(Inside { host: name.as_str().to_owned(), address: inside.ip() }.into()),
-                None => Ok(Box::new(found.into_iter()) as Addrs),
-            }
-        })
-    }
-}
-
 fn refused(message: impl Into<String>) -> Classified {
     Classified { param: Some("messages".to_owned()), ..Classified::unbilled(Fault::Refused, message) }
 }
 
 impl Fetcher {
     pub(super) fn open(settings: &MediaSettings, extra_roots: &[CertificateDer<'static>]) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(sockets::tls(extra_roots)?)
-            .http1_only()
-            .no_proxy()
-            .dns_resolver(Guarded { private: settings.private })
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .pool_idle_timeout(Duration::from_secs(10))
-            .user_agent(super::USER_AGENT)
-            .build()
-            .map_err(|error| format!("no HTTP client for media: {}", chain(&error)))?;
+        let inside = if settings.private { Inside::Anywhere } else { Inside::Nowhere };
+        let client = outward::client(inside, extra_roots)?;
         Ok(Self(Arc::new(Inner { settings: settings.clone(), client })))
     }
 
@@ -121,9 +81,9 @@ impl Fetcher {
 
     async fn fetch(&self, text: String) -> Result<Fetched, Classified> {
         let Inner { settings, client } = &*self.0;
-        let url = self.permitted(&text)?;
-        let shown = shown(&url);
-        let fetched = tokio::time::timeout(settings.timeout, self.download(client, url, &shown));
+        let place = self.permitted(&text)?;
+        let shown = place.shown();
+        let fetched = tokio::time::timeout(settings.timeout, self.download(client, place.url, &shown));
         fetched.await.unwrap_or_else(|_| {
             let after = crate::clock::format_span(settings.timeout);
             let message = format!("{shown} was not fetched within {after}");
@@ -132,38 +92,28 @@ impl Fetcher {
     }
 
     /// An address that a rule names and that does not say by itself that it leads inside.
-    fn permitted(&self, text: &str) -> Result<reqwest::Url, Classified> {
+    fn permitted(&self, text: &str) -> Result<Place, Classified> {
         let settings = &self.0.settings;
-        let bad = |why: &str| refused(format!("{} cannot be fetched: {why}", excerpt(text))).with_code("bad_media_url");
-        let url: reqwest::Url = text.parse().map_err(|_| bad("it is no URL"))?;
-        let https = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return Err(bad("only https and http addresses are fetched")),
-        };
-        if !url.username().is_empty() || url.password().is_some() {
-            let message = format!("an address at {} holds a user name or password", url.host_str().unwrap_or_default());
-            return Err(refused(message).with_code("bad_media_url"));
-        }
-        let host = url.host_str().ok_or_else(|| bad("it names no host"))?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let port = url.port_or_known_default().unwrap_or(0);
-        if !settings.allow.iter().any(|rule| rule.covers(https, bare, port, url.path())) {
+        let bad = |why: String| refused(why).with_code("bad_media_url");
+        let place = Place::read(text).map_err(|fault| match fault {
+            // Not even in part repeated.
+            BadAddress::HoldsUser => bad("an address of a medium holds a user name or password".to_owned()),
+            other => bad(format!("{} cannot be fetched: {other}", excerpt(text))),
+        })?;
+        let (scheme, host) = (place.url.scheme(), &place.host);
+        if !settings.allow.iter().any(|rule| place.is_covered_by(rule)) {
             let message = format!(
-                "{} is not fetched: no rule under `media: {{ allow: […] }}` in the settings covers {}://{host}",
-                shown(&url),
-                url.scheme()
+                "{} is not fetched: no rule under `media: {{ allow: […] }}` in the settings covers {scheme}://{host}",
+                place.shown()
             );
-            let advice = format!("send the medium itself (a data: URL), or allow \"{}://{host}\"", url.scheme());
+            let advice = format!("send the medium itself (a data: URL), or allow \"{scheme}://{host}\"");
             return Err(refused(message).with_code("media_not_allowed").with_advice(advice));
         }
-        if let Ok(address) = bare.parse()
-            && !settings.private
-            && !address::is_public(address)
-        {
-            return Err(inside(&Inside { host: host.to_owned(), address }));
+        let inside_allowed = if settings.private { Inside::Anywhere } else { Inside::Nowhere };
+        if let Some(address) = place.number().filter(|address| !inside_allowed.lets(*address)) {
+            return Err(inside(&LedInside { host: host.clone(), address }));
         }
-        Ok(url)
+        Ok(place)
     }
 
     async fn download(&self, client: &reqwest::Client, url: reqwest::Url, shown: &str) -> Result<Fetched, Classified> {
@@ -174,7 +124,7 @@ impl Fetcher {
         };
         let path = url.path().to_owned();
         let lost = |error: reqwest::Error| {
-            if let Some(led) = find::<Inside>(&error) {
+            if let Some(led) = find::<LedInside>(&error) {
                 return inside(led);
             }
             let message = format!("{shown} cannot be fetched: {}", chain(&error.without_url()));
@@ -207,7 +157,7 @@ impl Fetcher {
     }
 }
 
-fn inside(led: &Inside) -> Classified {
+fn inside(led: &LedInside) -> Classified {
     let message = format!("the medium is not fetched: {led}");
     refused(message)
         .with_code("media_inside")
@@ -222,19 +172,6 @@ fn not_there(shown: &str, status: u16) -> Classified {
     };
     let classified = Classified::unbilled(fault, format!("{shown} answered HTTP {status}{why}"));
     Classified { param: Some("messages".to_owned()), ..classified }.with_code("media_not_found")
-}
-
-/// A URL as messages show it: without its query, which may hold a signature.
-fn shown(url: &reqwest::Url) -> String {
-    let mut bare = url.clone();
-    bare.set_query(None);
-    bare.set_fragment(None);
-    excerpt(bare.as_str())
-}
-
-fn excerpt(text: &str) -> String {
-    const SHOWN: usize = 200;
-    text.split(['?', '#']).next().unwrap_or_default().chars().take(SHOWN).collect()
 }
 
 /// What came.

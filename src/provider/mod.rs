@@ -5,7 +5,9 @@
 
 mod bedrock;
 mod media;
+pub mod messenger;
 mod openai;
+mod outward;
 mod secret;
 mod signature;
 mod sockets;

@@ -107,7 +107,7 @@ pub struct Learned {
 }
 
 /// How one limit stands.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Standing {
     /// Which.
     pub limit: Limit,

@@ -44,6 +44,7 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
         tls,
         live,
         batches,
+        callbacks,
     } = old;
     let changed = |names: &[(&'static str, bool)]| -> Vec<&'static str> {
         names.iter().filter(|(_, equal)| !equal).map(|(name, _)| *name).collect()
@@ -57,6 +58,7 @@ pub fn diff(old: &Settings, new: &Settings) -> SettingsDiff {
             ("keys", *keys == new.keys),
             ("live", *live == new.live),
             ("batches", *batches == new.batches),
+            ("callbacks", *callbacks == new.callbacks),
             ("watch.apply", watch.apply == new.watch.apply),
             ("watch.allow_empty", watch.allow_empty == new.watch.allow_empty),
         ]),
@@ -95,6 +97,7 @@ impl Settings {
             keys: new.keys.clone(),
             live: new.live,
             batches: new.batches,
+            callbacks: new.callbacks.clone(),
             ..self.clone()
         }
     }

@@ -13,7 +13,9 @@ use std::{
 use super::{
     Environment, MediaSettings, Override, Settings, StoreSetting, WatchSettings, environment,
     layers::{Layers, layer_of},
-    sections::{batches, keys, listen, live, media, prices, providers, quotas, retention, store, tls, watch},
+    sections::{
+        batches, callbacks, keys, listen, live, media, prices, providers, quotas, retention, store, tls, watch,
+    },
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -42,12 +44,10 @@ const KEYS: Keys = Keys::new(
         "live",
         "batches",
         "policy",
+        "callbacks",
     ],
 )
-.unbuilt(&[
-    ("callbacks", "wait for a job with `GET /v1/jobs/ID?wait=30s`, or ask for its state"),
-    ("spec_source", "put specs into the `pipelines` folder"),
-]);
+.unbuilt(&[("spec_source", "put specs into the `pipelines` folder")]);
 
 /// How long a silent daemon keeps its jobs when the settings are silent.
 const LEASE: Duration = Duration::from_secs(30);
@@ -184,6 +184,10 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     };
     let live = section.get("live").map_or(Some(live::DEFAULT), |node| live::read(node, findings));
     let batches = section.get("batches").map_or(Some(batches::DEFAULT), |node| batches::read(node, findings));
+    let callbacks = match section.get("callbacks") {
+        None => Some(None),
+        Some(node) => callbacks::read(node, findings).map(Some),
+    };
     Some(Settings {
         listen: listen?,
         ops_listen: ops_listen?,
@@ -205,6 +209,7 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
         tls: tls?,
         live: live?,
         batches: batches?,
+        callbacks: callbacks?,
     })
 }
 

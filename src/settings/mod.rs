@@ -32,7 +32,7 @@ pub use diff::{SettingsDiff, diff};
 pub use environment::{Environment, Override, environment, environment_flags};
 pub use load::Loaded;
 pub use secret::{SecretError, SecretValue};
-pub use sections::media::MediaRule;
+pub use sections::{addresses::AddressRule, callbacks::Callable};
 
 /// The whole of the settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,19 @@ pub struct Settings {
     pub live: LiveSettings,
     /// How large a batch of the OpenAI form may be; hot.
     pub batches: BatchSettings,
+    /// Who may be told of ends; nobody when `None`. Hot.
+    pub callbacks: Option<CallbackSettings>,
+}
+
+/// Who may be told of ends, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallbackSettings {
+    /// Where the secrets are that sign, each for itself; more than one while they are changed over.
+    pub secrets: Vec<Secret>,
+    /// Who may be called.
+    pub allow: Vec<Callable>,
+    /// How long a receiver may take to answer.
+    pub timeout: Duration,
 }
 
 /// A key by its hash.
@@ -218,7 +231,7 @@ pub struct AwsAuth {
 #[derive(Debug, Clone, PartialEq)]
 pub struct MediaSettings {
     /// Where from; nothing while it is empty.
-    pub allow: Vec<MediaRule>,
+    pub allow: Vec<AddressRule>,
     /// Most bytes of one.
     pub max_bytes: usize,
     /// From looking up the host to the last byte.

@@ -94,7 +94,7 @@ pub struct LoadedPipeline {
 pub(crate) type DefinitionTexts = BTreeMap<String, Arc<str>>;
 
 /// What a load made of one file.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct FileReport {
     /// As the operator would name it: specs relative to the pipelines folder, others relative to `config`.
     pub file: String,

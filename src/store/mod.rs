@@ -13,6 +13,7 @@ mod hints;
 mod ledger;
 pub mod memory;
 pub mod moving;
+mod notice;
 mod paging;
 pub mod postgres;
 pub mod records;
@@ -31,6 +32,7 @@ pub use ledger::{
     RecordedPage, RecordedQuery,
 };
 pub use memory::MemoryStore;
+pub use notice::{Due, Notice};
 pub use postgres::PostgresStore;
 pub use records::*;
 pub use sqlite::SqliteStore;
@@ -110,7 +112,8 @@ pub trait Store: Send + Sync + 'static {
     /// Beginning an attempt twice under the same fence is one attempt.
     async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<bool>>;
 
-    /// Closes attempts and moves jobs on; for each, what became of it. An attempt is closed once: what came first stays, but
+    /// Closes attempts and moves jobs on; for each, what became of it. However a job ends, here or by another method, the
+    /// [`Notice`] for its callback is written in the same transaction. An attempt is closed once: what came first stays, but
     /// that what nobody saw (`unknown`) takes the end, and the bill, that its worker reports later.
     /// An attempt whose end was seen ends the row of crashes that would make its job a suspect.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;

@@ -58,6 +58,8 @@ pub struct NewJob {
     pub body: String,
     /// The job that this one tries again.
     pub retry_of: Option<JobId>,
+    /// Who is told of its end.
+    pub callback: Option<String>,
 }
 
 impl NewJob {
@@ -336,6 +338,8 @@ pub struct JobRecord {
     pub fidelity: Vec<FidelityNote>,
     /// The arm of its first dispatch.
     pub assignment: Option<Assignment>,
+    /// Who is told of its end.
+    pub callback: Option<String>,
 }
 
 /// A job without its contents.
@@ -444,8 +448,10 @@ pub enum DocumentKind {
     Batch,
     /// What tells a batch asked for twice, by caller and key.
     BatchRequest,
-    /// Callbacks still to be delivered, by id.
+    /// Notices that receivers have not got yet, or never will, by id.
     Callback,
+    /// When each notice is due, by time and id.
+    CallbackDue,
     /// Sets of files that were in force, by generation.
     Generation,
     /// Texts of those files, by hash.
@@ -479,7 +485,7 @@ pub struct DocumentChange {
 }
 
 /// Who did what, when, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditEntry {
     /// When.
     pub at: Timestamp,

@@ -35,6 +35,7 @@ pub struct JobRow {
     pub body: Option<String>,
     pub result: Option<String>,
     pub error: Option<String>,
+    pub callback: Option<String>,
 }
 
 /// A row of the ledger. `place` orders the attempts of one job.

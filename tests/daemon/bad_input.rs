@@ -42,11 +42,28 @@ async fn every_kind_of_bad_request_has_its_error() {
         assert_eq!(error.keys().collect::<Vec<_>>(), ["message", "type", "param", "code"], "{answer}");
         assert!(error["message"].as_str().unwrap().len() > 10, "{answer}");
     }
-    for (path, expected) in
-        [("/v1/jobs?state=odd", 400), ("/v1/jobs?limit=0", 400), ("/v1/jobs?nope=1", 400), ("/v1/jobs/job_1", 400)]
-    {
+    for (path, expected) in [
+        ("/v1/jobs?state=odd", 400),
+        ("/v1/jobs?limit=0", 400),
+        ("/v1/jobs?nope=1", 400),
+        ("/v1/jobs/job_1", 400),
+        ("/v1/jobs/%ff", 400),
+        ("/v1/files/%ff", 400),
+        ("/v1/batches/%ff", 400),
+        ("/v1/models/%ff", 400),
+        ("/p/%ff/v1/models", 400),
+    ] {
         let (status, answer) = daemon.get_any(path).await;
         assert_eq!(status, expected, "GET {path}: {answer}");
+        assert!(answer["error"]["message"].is_string(), "GET {path}: {answer}");
+    }
+    // No text at all, where texts belong.
+    for place in ["pipeline", "metadata", "body", "idempotency_key"] {
+        let mut bytes = job(3).to_string().into_bytes();
+        let at = String::from_utf8_lossy(&bytes).find(&format!("\"{place}\":")).unwrap() + place.len() + 5;
+        bytes.insert(at, 0xff);
+        let (status, answer) = daemon.post_any("/v1/jobs", bytes).await;
+        assert_eq!((status, &answer["error"]["type"]), (400, &json!("invalid_request_error")), "{place}: {answer}");
     }
     let (status, answer) = daemon.post_any("/v1/jobs", vec![b'x'; 33 * 1024 * 1024]).await;
     assert_eq!((status, &answer["error"]["code"]), (413, &json!("body_too_large")));

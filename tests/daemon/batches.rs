@@ -21,7 +21,7 @@ fn line(n: usize) -> String {
     .to_string()
 }
 
-fn lines(count: usize) -> String {
+pub fn lines(count: usize) -> String {
     (0..count).map(|n| line(n) + "\n").collect()
 }
 
@@ -48,7 +48,7 @@ async fn send(daemon: &Daemon, body: Vec<u8>) -> (StatusCode, Value) {
     (status, response.json().await.unwrap())
 }
 
-async fn upload(daemon: &Daemon, content: &str) -> String {
+pub async fn upload(daemon: &Daemon, content: &str) -> String {
     let (status, file) = send(daemon, form(content.as_bytes(), &[("purpose", "batch")])).await;
     assert_eq!(status, 200, "{file}");
     assert_eq!(

@@ -97,6 +97,32 @@ async fn calls_in_flight_at_a_crash_are_unknown_possibly_billed_and_made_again_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_was_held_at_the_start_runs_once_it_may() {
+    let site = Site::new(SPEC).await;
+    slow(&site, "15s");
+    let daemon = site.start().await;
+    let id = daemon.post("/v1/jobs", job(1)).await["id"].as_str().unwrap().to_owned();
+    running(&daemon, 1).await;
+    daemon.kill();
+    let daemon = site.start().await;
+    eventually("the job is at a provider again", || async {
+        let job = daemon.get(&format!("/v1/jobs/{id}")).await;
+        job["state"] == "running" && job["attempt_count"] == 2
+    })
+    .await;
+    daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE" })).await;
+    daemon.kill();
+    slow(&site, "1ms");
+    let daemon = site.start().await;
+    eventually("it is held", || async { daemon.get(&format!("/v1/jobs/{id}")).await["state"] == "held" }).await;
+    // Long enough for a daemon to have looked for suspects, and found that none may run.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE", "value": false })).await;
+    assert_eq!(daemon.ended_job(&id).await["state"], "succeeded");
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_in_flight_at_crash_after_crash_is_quarantined_and_the_others_go_on() {
     let site = Site::new(&format!("{SPEC}limits: {{ concurrency: 1 }}\n")).await;
     slow(&site, "15s");

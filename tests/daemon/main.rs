@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod batches;
+mod callbacks;
 mod chat;
 mod clients;
 mod clock;
 mod crash;
+mod crowds;
+mod description;
 mod flow;
 mod guards;
 mod keys;

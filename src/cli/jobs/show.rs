@@ -136,6 +136,7 @@ fn describe(job: &Value) -> String {
         ("cost", unpriced(job)),
         ("besides", possibly_billed(job)),
         ("error", field(job, "/error/message")),
+        ("callback", callback(job)),
     ] {
         if !value.is_empty() && value != "0" {
             lines.push(format!("  {title:<11} {}", printable(&value)));
@@ -170,6 +171,25 @@ fn possibly_billed(job: &Value) -> String {
         (0, _) => String::new(),
         (n, most) if most.is_empty() => format!("{} may have been billed; nobody knows how much", counted(n, "call")),
         (n, most) => format!("{} may have been billed: at most {most} US dollars", counted(n, "call")),
+    }
+}
+
+/// Who is told of the end, and whether they were.
+fn callback(job: &Value) -> String {
+    let url = field(job, "/callback/url");
+    if url.is_empty() {
+        return url;
+    }
+    let tries = count(job, "/callback/tries");
+    match (field(job, "/callback/state").as_str(), field(job, "/callback/last_error")) {
+        ("waiting", _) => format!("{url} is told when it has ended"),
+        ("given_up", why) => format!("{url} was never told, after {}: {why}", counted(tries, "call")),
+        ("due", why) if !why.is_empty() => {
+            let next = field(job, "/callback/next_at");
+            format!("{url} is told again at {next}, after {}: {why}", counted(tries, "call"))
+        }
+        ("due", _) => format!("{url} is being told"),
+        (state, _) => format!("{url}: {state}"),
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::record::{BatchRecord, BatchStatus, LineError};
-use super::Engine;
+use super::{Engine, callbacks};
 use crate::{
     clock::Timestamp,
     settings::BatchSettings,
@@ -268,8 +268,12 @@ impl Engine {
     ) -> Result<()> {
         let _changing = batch.changing.lock().await;
         let mut record = batch.record();
+        let was = record.status;
         change(&mut record);
         others.push(record.change());
+        if record.status.is_terminal() && !was.is_terminal() {
+            others.extend(callbacks::of_batch(&record, self.clock.now()));
+        }
         self.store.apply(others, None).await?;
         *batch.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
         batch.changed.notify_one();

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Where a batch stands, in the original's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum BatchStatus {
@@ -44,7 +44,7 @@ impl BatchStatus {
 }
 
 /// What is wrong with a line of an input file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LineError {
     /// Stable.
     pub code: String,
@@ -112,6 +112,9 @@ pub struct BatchRecord {
     /// Seconds that its files are kept.
     #[serde(default)]
     pub output_expires_after: Option<u64>,
+    /// Who is told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
     /// The caller's own.
     #[serde(default)]
     pub metadata: Option<BTreeMap<String, String>>,

@@ -121,8 +121,8 @@ impl<'a> Carried<'a> {
             flow: spec.name.as_str().into(),
             weight: spec.sharing.weight,
             most: spec.concurrency,
-            // Callers who wait are a crowd of their own: what is contended is shared between them and the queue.
-            key: if self.live.is_some() { format!("live {key}").into() } else { key.into() },
+            key: key.into(),
+            interactive: self.live.is_some(),
             order: self.job.created_at.as_micros().saturating_add(steps.saturating_mul(STEP_MICROS)),
             ways,
             spill_after: spec.sharing.spill_after,

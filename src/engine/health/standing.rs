@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How one quota stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct QuotaStanding {
     /// Its name: account, region, reach and model; or a pool.
     pub quota: String,
@@ -29,7 +29,7 @@ pub struct QuotaStanding {
 }
 
 /// A quota that nothing may use for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Closed {
     /// Until when.
     pub until: Timestamp,

@@ -48,7 +48,7 @@ pub struct FlagChange {
 }
 
 /// What a lever touches.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Touched {
     /// Pipelines in reach.
     pub pipelines: Vec<TouchedPipeline>,
@@ -61,7 +61,7 @@ pub struct Touched {
 }
 
 /// What a lever does to one pipeline.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct TouchedPipeline {
     /// Its name.
     pub pipeline: PipelineName,

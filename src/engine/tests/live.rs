@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::rig::{Act, Rig, fault, spec, throttled, whole_answer};
+use super::{
+    quotas::quota,
+    rig::{Act, Rig, fault, spec, throttled, whole_answer},
+};
 use crate::{
     engine::live::{LiveCall, LiveEnd, LiveFault, Said},
     job::{Fault, HoldReason, Outcome, State},
@@ -133,6 +136,39 @@ async fn a_live_request_goes_before_what_is_queued() {
     assert!(end.outcome.is_ok());
     let place = rig.provider.jobs().iter().position(|job| *job == end.head.job);
     assert!(place.is_some_and(|place| place <= 2), "{place:?}");
+    for job in queued {
+        rig.until(job, State::Succeeded).await;
+    }
+    rig.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_quota_callers_who_wait_go_first_and_the_queue_goes_on() {
+    let rig = Rig::start(&spec("")).await;
+    rig.quotas(&[quota(600)]);
+    let queued = {
+        let mut queued = Vec::new();
+        for _ in 0..200 {
+            queued.push(rig.submit(&[]).await);
+        }
+        queued
+    };
+    while rig.provider.targets().len() < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Ten a second go, and eighteen seconds of them are in line: who waits does not stand behind them.
+    let started = rig.engine.now();
+    assert!(end(rig.live(PATIENCE)).await.outcome.is_ok());
+    let alone = rig.engine.now().since(started);
+    assert!(alone < Duration::from_secs(2), "a caller waited {alone:?} behind the queue");
+    let calls: Vec<_> = (0..40).map(|_| rig.live(PATIENCE)).collect();
+    let before = rig.provider.targets().len();
+    for call in calls {
+        assert!(end(call).await.outcome.is_ok());
+    }
+    // One turn in ten is the queue's, however many callers wait.
+    let between = rig.provider.targets().len() - before - 40;
+    assert!((2..=12).contains(&between), "{between} queued jobs went while 40 callers waited");
     for job in queued {
         rig.until(job, State::Succeeded).await;
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A quota of bedrock's, by the minute.
-fn quota(requests_per_minute: u64) -> QuotaSetting {
+pub(super) fn quota(requests_per_minute: u64) -> QuotaSetting {
     QuotaSetting {
         provider: ProviderName::new("bedrock").unwrap(),
         model: "*".to_owned(),

@@ -89,6 +89,15 @@ pub async fn create(
     if new.expires.is_some_and(|span| span.is_zero() || span > LONGEST) {
         return Err(KeyError::Invalid("expires", "a key expires after some time, at most ten years".to_owned()));
     }
+    if new.requests_per_minute == Some(0) {
+        return Err(KeyError::Invalid(
+            "requests_per_minute",
+            "a key that may ask 0 times a minute opens nothing".to_owned(),
+        ));
+    }
+    if new.usd_per_day.is_some_and(|budget| budget < Usd::ZERO) {
+        return Err(KeyError::Invalid("usd_per_day", "a budget is 0 US dollars or more".to_owned()));
+    }
     if let Some(scope) = new.scopes.iter().find(|scope| !by.may(**scope)) {
         return Err(KeyError::Forbidden(format!("key {:?} has no scope `{scope}` to give", by.name())));
     }

@@ -52,6 +52,15 @@ fn need(method: &Method, path: &str) -> Need {
     }
 }
 
+/// The scopes of which a path wants one: `None` where it wants no key, none of them where any key will do.
+pub(in crate::http) fn scopes_for(method: &Method, path: &str) -> Option<&'static [Scope]> {
+    match need(method, path) {
+        Need::Nothing => None,
+        Need::Key => Some(&[]),
+        Need::OneOf(scopes) => Some(scopes),
+    }
+}
+
 /// Lets a request in, with its caller, or says why not.
 pub(in crate::http) async fn authorise(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let need = need(request.method(), request.uri().path());

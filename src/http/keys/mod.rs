@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 pub use self::book::{KeyError, NewKey, create, list, revoke};
-pub(super) use self::gate::authorise;
+pub(super) use self::gate::{authorise, scopes_for};
 use crate::{
     access::{Caller, Key, KeyHash, Refusal, Ring},
     clock::Timestamp,

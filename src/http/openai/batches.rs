@@ -8,7 +8,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{
-        Path, Query, State,
+        Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
     http::HeaderMap,
@@ -22,7 +22,12 @@ use crate::{
     access::Caller,
     clock::{Timestamp, parse_span},
     engine::batches::{BatchRecord, BatchStatus, Made, Repeat},
-    http::{ApiError, App, jobs::pipeline_name},
+    http::{
+        ApiError, App,
+        jobs::pipeline_name,
+        param::{Fixed, Param},
+    },
+    job::envelope::MAX_CALLBACK,
 };
 
 /// What lines may ask.
@@ -36,40 +41,37 @@ const WINDOWS: std::ops::RangeInclusive<Duration> = Duration::from_mins(1)..=Dur
 /// Batches on a page, unless asked otherwise, and at most.
 const PAGE: u32 = 20;
 const MAX_PAGE: u32 = 100;
+/// The pair of metadata that says who is told of the batch's end.
+const CALLBACK_KEY: &str = "landbridge_callback";
 /// Pairs of metadata, and the length of keys and values.
 const MAX_PAIRS: usize = 16;
 const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 512;
 
 /// A batch to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CreateBody {
+pub(in crate::http) struct CreateBody {
     input_file_id: String,
     endpoint: String,
     completion_window: String,
     metadata: Option<BTreeMap<String, String>>,
     output_expires_after: Option<ExpiresAfter>,
+    callback: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ExpiresAfter {
+pub(in crate::http) struct ExpiresAfter {
     anchor: String,
     seconds: u64,
-}
-
-/// Which pipeline the path fixes, if it does.
-#[derive(Debug, Deserialize)]
-pub(super) struct Fixed {
-    pipeline: Option<String>,
 }
 
 /// Makes a batch.
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
-    Path(Fixed { pipeline }): Path<Fixed>,
+    Param(Fixed { pipeline }): Param<Fixed>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -98,6 +100,7 @@ pub(super) async fn create(
             return Err(ApiError::invalid(Some("output_expires_after.anchor"), message));
         }
     };
+    let callback = callback(&app, &asked)?;
     let file =
         visible(&app, &caller, &asked.input_file_id).await.map_err(|error| error.blaming(Some("input_file_id")))?;
     if file.purpose != "batch" {
@@ -131,6 +134,7 @@ pub(super) async fn create(
         output_file_id: None,
         error_file_id: None,
         output_expires_after,
+        callback,
         metadata: asked.metadata,
         errors: Vec::new(),
         total: 0,
@@ -184,6 +188,26 @@ fn hex(parts: &[&[u8]]) -> String {
     })
 }
 
+/// Who is told of the batch's end: a field of its own, or a pair of metadata for clients that know no other field.
+fn callback(app: &App, asked: &CreateBody) -> Result<Option<String>, ApiError> {
+    let in_metadata = asked.metadata.as_ref().and_then(|metadata| metadata.get(CALLBACK_KEY));
+    let (param, url) = match (&asked.callback, in_metadata) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            let message = format!("`callback` and `metadata.{CALLBACK_KEY}` are the same thing; give one of them");
+            return Err(ApiError::invalid(Some("callback"), message));
+        }
+        (Some(url), None) => ("callback".to_owned(), url),
+        (None, Some(url)) => (format!("metadata.{CALLBACK_KEY}"), url),
+    };
+    if url.chars().nth(MAX_CALLBACK).is_some() {
+        let message = format!("`{param}` has more than {MAX_CALLBACK} characters");
+        return Err(ApiError::invalid(Some(&param), message));
+    }
+    app.engine.check_callback(url).map_err(|message| ApiError::invalid(Some(&param), message))?;
+    Ok(Some(url.clone()))
+}
+
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
     let fits = |(key, value): (&String, &String)| key.chars().count() <= MAX_KEY && value.chars().count() <= MAX_VALUE;
     if metadata.len() <= MAX_PAIRS && metadata.iter().all(fits) {
@@ -221,7 +245,7 @@ fn is_seen(caller: &Caller, batch: &BatchRecord) -> bool {
 pub(super) async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(BatchPath { batch }): Path<BatchPath>,
+    Param(BatchPath { batch }): Param<BatchPath>,
 ) -> Result<Json<Value>, ApiError> {
     Ok(Json(view(&seen(&app, &caller, &batch).await?)))
 }
@@ -230,7 +254,7 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     State(app): State<App>,
     caller: Caller,
-    Path(BatchPath { batch }): Path<BatchPath>,
+    Param(BatchPath { batch }): Param<BatchPath>,
 ) -> Result<Json<Value>, ApiError> {
     let record = seen(&app, &caller, &batch).await?;
     if caller.key().is_some() && !caller.owns(&record.owner) && !caller.may(crate::access::Scope::Operate) {
@@ -244,9 +268,9 @@ pub(super) async fn cancel(
 }
 
 /// What a list of batches may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
+pub(in crate::http) struct ListQuery {
     after: Option<String>,
     limit: Option<u32>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -22,7 +22,11 @@ use crate::{
         intake::IntakeError,
         live::{Head, LiveCall, LiveEnd, LiveFailure, LiveFault, Said},
     },
-    http::{ApiError, App, jobs::pipeline_name},
+    http::{
+        ApiError, App,
+        jobs::pipeline_name,
+        param::{Fixed, Param},
+    },
     job::HoldReason,
     wire::openai::chunks::Writer,
 };
@@ -40,11 +44,11 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
-    path: Option<Path<String>>,
+    Param(Fixed { pipeline }): Param<Fixed>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let fixed = path.map(|Path(name)| pipeline_name(&name)).transpose()?;
+    let fixed = pipeline.as_deref().map(pipeline_name).transpose()?;
     let asked = ChatRequest::read(&app.engine, fixed, &headers, &body?)?;
     let patience = app.reloader.settings().live.deadline;
     let model = asked.envelope.body.get("model").and_then(|model| model.as_str()).unwrap_or_default().to_owned();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    extract::{Query, Request, State, rejection::QueryRejection},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     access::Caller,
     engine::files::{ContentWriter, FileRecord, PIECE, new_file_id},
-    http::{ApiError, App, discard},
+    http::{ApiError, App, discard, param::Param},
     store::{DocumentKind, DocumentPage},
 };
 
@@ -187,9 +187,9 @@ fn too_large(most: u64) -> ApiError {
 }
 
 /// What a list of files may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
+pub(in crate::http) struct ListQuery {
     purpose: Option<String>,
     limit: Option<u32>,
     order: Option<String>,
@@ -261,7 +261,7 @@ pub(super) async fn visible(app: &App, caller: &Caller, id: &str) -> Result<File
 pub(super) async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(FilePath { file }): Path<FilePath>,
+    Param(FilePath { file }): Param<FilePath>,
 ) -> Result<Json<Value>, ApiError> {
     Ok(Json(view(&visible(&app, &caller, &file).await?)))
 }
@@ -270,7 +270,7 @@ pub(super) async fn show(
 pub(super) async fn content(
     State(app): State<App>,
     caller: Caller,
-    Path(FilePath { file }): Path<FilePath>,
+    Param(FilePath { file }): Param<FilePath>,
 ) -> Result<Response, ApiError> {
     let file = visible(&app, &caller, &file).await?;
     if !caller.sees_content(&file.owner) {
@@ -308,7 +308,7 @@ pub(super) async fn content(
 pub(super) async fn delete(
     State(app): State<App>,
     caller: Caller,
-    Path(FilePath { file }): Path<FilePath>,
+    Param(FilePath { file }): Param<FilePath>,
 ) -> Result<Json<Value>, ApiError> {
     let file = visible(&app, &caller, &file).await?;
     if caller.key().is_some() && !caller.owns(&file.owner) && !caller.may(crate::access::Scope::Operate) {

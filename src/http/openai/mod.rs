@@ -3,9 +3,9 @@
 //! Invariant: what a client may rely on is the original's contract: paths, shapes, statuses, headers. Everything behind it
 //! is landbridge's.
 
-mod batches;
+pub(super) mod batches;
 mod chat;
-mod files;
+pub(super) mod files;
 mod models;
 mod request;
 

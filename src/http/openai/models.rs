@@ -1,14 +1,15 @@
 //! `/v1/models`: what may be asked for.
 
-use axum::{
-    Json,
-    extract::{Path, State, rejection::PathRejection},
-};
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use crate::{
     access::Caller,
-    http::{ApiError, App, jobs::pipeline_name},
+    http::{
+        ApiError, App,
+        jobs::pipeline_name,
+        param::{Fixed, Param},
+    },
     names::PipelineName,
 };
 
@@ -16,9 +17,9 @@ use crate::{
 pub(super) async fn list(
     State(app): State<App>,
     caller: Caller,
-    path: Option<Path<String>>,
+    Param(Fixed { pipeline }): Param<Fixed>,
 ) -> Result<Json<Value>, ApiError> {
-    let fixed = path.map(|Path(name)| pipeline_name(&name)).transpose()?;
+    let fixed = pipeline.as_deref().map(pipeline_name).transpose()?;
     let names: Vec<Value> = known(&app, &caller, fixed.as_ref()).iter().map(|name| model(name)).collect();
     Ok(Json(json!({ "object": "list", "data": names })))
 }
@@ -34,9 +35,8 @@ pub(super) struct ModelPath {
 pub(super) async fn show(
     State(app): State<App>,
     caller: Caller,
-    path: Result<Path<ModelPath>, PathRejection>,
+    Param(ModelPath { pipeline, model: asked }): Param<ModelPath>,
 ) -> Result<Json<Value>, ApiError> {
-    let Path(ModelPath { pipeline, model: asked }) = path?;
     let fixed = pipeline.as_deref().map(pipeline_name).transpose()?;
     let world = app.engine.world();
     let accepted = world.snapshot.accepting(&asked).map(|loaded| &loaded.pipeline.name);

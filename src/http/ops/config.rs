@@ -4,7 +4,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{
-        Path, Query, State,
+        Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
     http::StatusCode,
@@ -21,12 +21,12 @@ use crate::{
         pins::RollbackError,
         reload::Actor,
     },
-    http::ApiError,
+    http::{ApiError, param::Param},
     snapshot::pin::Pin,
 };
 
 /// Which generations to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct HistoryQuery {
     before: Option<u64>,
@@ -67,7 +67,7 @@ pub(in super::super) fn shown(pin: &Pin) -> Value {
 }
 
 /// What to compare with.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct DiffQuery {
     to: Option<u64>,
@@ -77,7 +77,7 @@ pub(in super::super) struct DiffQuery {
 pub(in super::super) async fn diff(
     State(app): State<App>,
     caller: Caller,
-    Path(generation): Path<u64>,
+    Param(generation): Param<u64>,
     query: Result<Query<DiffQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     within(&caller, None)?;
@@ -97,7 +97,7 @@ pub(in super::super) async fn diff(
 }
 
 /// Where to go back to, or that the disk is followed again.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RollbackBody {
     generation: Option<u64>,

@@ -4,7 +4,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{
-        Path, Query, State,
+        Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
 };
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{ApiError, App, jobs::pipeline_name},
+    super::{ApiError, App, jobs::pipeline_name, param::Param},
     read, within,
 };
 use crate::{
@@ -73,7 +73,7 @@ pub(in super::super) async fn list(State(app): State<App>, caller: Caller) -> Js
 }
 
 /// A flag to be set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct SetBody {
     flag: String,
@@ -121,7 +121,7 @@ pub(in super::super) async fn set(
 }
 
 /// Which flag to clear.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ClearQuery {
     pipeline: Option<String>,
@@ -134,7 +134,7 @@ pub(in super::super) struct ClearQuery {
 pub(in super::super) async fn clear(
     State(app): State<App>,
     caller: Caller,
-    Path(flag): Path<String>,
+    Param(flag): Param<String>,
     query: Result<Query<ClearQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(asked) = query?;
@@ -149,7 +149,7 @@ pub(in super::super) async fn clear(
 }
 
 /// What to roll back, or to resume.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ScopeBody {
     pipeline: Option<String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{State, rejection::BytesRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -17,6 +17,7 @@ use super::{
         ApiError, App,
         jobs::pipeline_name,
         keys::{self, NewKey},
+        param::Param,
     },
     read, within,
 };
@@ -27,15 +28,18 @@ use crate::{
 };
 
 /// A key to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct CreateBody {
     name: Option<String>,
+    #[schemars(with = "Vec<Scope>", length(min = 1))]
     scopes: BTreeSet<Scope>,
     #[serde(default)]
     pipelines: Vec<String>,
     expires: Option<String>,
+    #[schemars(range(min = 1))]
     requests_per_minute: Option<u32>,
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
     usd_per_day: Option<Usd>,
 }
 
@@ -71,7 +75,7 @@ pub(in super::super) async fn list(State(app): State<App>, caller: Caller) -> Re
 pub(in super::super) async fn revoke(
     State(app): State<App>,
     caller: Caller,
-    Path(which): Path<String>,
+    Param(which): Param<String>,
 ) -> Result<Json<Value>, ApiError> {
     within(&caller, None)?;
     let key = keys::revoke(app.engine.store().as_ref(), &which, &caller, app.engine.now()).await?;

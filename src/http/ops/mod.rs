@@ -12,7 +12,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{
-        Path, Query, State,
+        Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
     http::StatusCode,
@@ -21,7 +21,7 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{ApiError, App, jobs::pipeline_name, view::hold_in_words};
+use super::{ApiError, App, jobs::pipeline_name, param::Param, view::hold_in_words};
 use crate::{
     access::Caller,
     clock::{Timestamp, parse_span},
@@ -94,7 +94,7 @@ pub(super) async fn pipelines(State(app): State<App>, caller: Caller) -> Result<
 }
 
 /// What a reload may be asked besides.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReloadBody {
     /// Why specs that violate the policy serve all the same.
@@ -126,7 +126,7 @@ pub(super) async fn reload(
 }
 
 /// A job to be explained.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainBody {
     job: Value,
@@ -159,7 +159,7 @@ pub(super) async fn explain(
 }
 
 /// What `GET /v1/ops/audit` may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditQuery {
     since: Option<String>,
@@ -193,7 +193,7 @@ fn moment(app: &App, text: &str) -> Result<Timestamp, ApiError> {
 pub(super) async fn batch(
     State(app): State<App>,
     caller: Caller,
-    Path(batch): Path<String>,
+    Param(batch): Param<String>,
 ) -> Result<Json<Value>, ApiError> {
     let counts = app.engine.store().batch_counts(&batch).await?;
     let total: u64 = counts.values().sum();
@@ -209,7 +209,7 @@ pub(super) async fn batch(
 }
 
 /// Which jobs to cancel.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CancelBody {
     batch: Option<String>,

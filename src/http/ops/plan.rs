@@ -18,16 +18,17 @@ use crate::{
 };
 
 /// Files that are not in force yet, and the jobs to try them on.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct PlanBody {
     files: Files,
+    #[schemars(range(min = 1, max = 1_000_000))]
     last: Option<u64>,
     since: Option<String>,
 }
 
 /// Texts by name, as the daemon would find them. What is left out stays as it is in force.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Files {
     specs: BTreeMap<String, String>,

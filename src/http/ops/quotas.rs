@@ -29,7 +29,7 @@ pub(in super::super) async fn list(State(app): State<App>) -> Json<Value> {
 }
 
 /// A quota to be set.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct SetBody {
     quota: SetQuota,
@@ -50,7 +50,7 @@ pub(in super::super) async fn set(
 }
 
 /// Which quota to reset.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ResetBody {
     name: String,
@@ -73,7 +73,7 @@ fn act(caller: &Caller, reason: Option<String>) -> Act {
 }
 
 /// Jobs that are not queued yet.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ForecastBody {
     jobs: Vec<Value>,

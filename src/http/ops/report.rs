@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// What `GET /v1/ops/report` may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ReportQuery {
     since: Option<String>,
+    #[schemars(regex(pattern = r"^label\..+$"))]
     by: Option<String>,
 }
 

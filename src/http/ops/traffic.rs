@@ -16,7 +16,7 @@ use crate::http::ApiError;
 const DEFAULT_SPAN: Duration = Duration::from_hours(7 * 24);
 
 /// What `GET /v1/ops/traffic` may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct TrafficQuery {
     since: Option<String>,

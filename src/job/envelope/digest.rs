@@ -10,7 +10,8 @@ use super::Envelope;
 
 /// SHA-256 of the canonical form.
 pub(super) fn of(envelope: &Envelope) -> [u8; 32] {
-    let Envelope { pipeline: _, idempotency_key: _, batch, metadata, priority, not_before, deadline, body } = envelope;
+    let Envelope { pipeline: _, idempotency_key: _, batch, metadata, priority, not_before, deadline, callback, body } =
+        envelope;
     let mut out = Vec::with_capacity(2_048);
     out.extend_from_slice(b"landbridge-envelope-1\n[");
     scalar(&mut out, batch);
@@ -25,6 +26,10 @@ pub(super) fn of(envelope: &Envelope) -> [u8; 32] {
     scalar(&mut out, &deadline.map(crate::clock::Timestamp::as_micros));
     out.push(b',');
     canonical(&mut out, body);
+    if let Some(callback) = callback {
+        out.push(b',');
+        scalar(&mut out, callback);
+    }
     out.push(b']');
     Sha256::digest(&out).into()
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use strum::{EnumCount, IntoEnumIterator};
 
 use super::{
-    Envelope, EnvelopeError, MAX_BATCH_NAME, MAX_IDEMPOTENCY_KEY, MAX_METADATA_KEY, MAX_METADATA_PAIRS,
+    Envelope, EnvelopeError, MAX_BATCH_NAME, MAX_CALLBACK, MAX_IDEMPOTENCY_KEY, MAX_METADATA_KEY, MAX_METADATA_PAIRS,
     MAX_METADATA_VALUE, MAX_MODEL_NAME, PRIORITIES,
 };
 use crate::{
@@ -81,12 +81,6 @@ impl Fields {
 
     /// Checks each field and the few rules between them.
     pub(super) fn check(mut self) -> Result<Envelope, EnvelopeError> {
-        if self.has(Field::Callback) {
-            return Err(refuse(
-                Some("callback"),
-                "`callback` is not part of this release; leave it out and wait with GET /v1/jobs/{id}?wait=30s".into(),
-            ));
-        }
         let custom_id = self.batch_line()?;
         let pipeline = match self.text(Field::Pipeline, 80)? {
             None => None,
@@ -106,6 +100,7 @@ impl Fields {
             priority: self.priority()?,
             not_before: self.time(Field::NotBefore)?,
             deadline: self.time(Field::Deadline)?,
+            callback: self.callback()?,
             body: self.body()?,
         };
         match (envelope.not_before, envelope.deadline) {
@@ -147,6 +142,18 @@ impl Fields {
             Some(key) => Ok(Some(key)),
             None => Err(refuse(Some("custom_id"), "a batch line needs a `custom_id`".into())),
         }
+    }
+
+    fn callback(&mut self) -> Result<Option<String>, EnvelopeError> {
+        let url = self.text(Field::Callback, MAX_CALLBACK)?;
+        if let Some(url) = &url
+            && !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme))
+        {
+            let message =
+                format!("`callback` must be an address that begins with https:// (or http://), not {:?}", cut(url));
+            return Err(refuse(Some("callback"), message));
+        }
+        Ok(url)
     }
 
     /// A string of 1 to `most` characters, none of them a control character.
@@ -318,13 +325,14 @@ pub(super) fn recognise(key: &str) -> Result<Field, EnvelopeError> {
     }
     let shown = cut(key);
     let known = Field::iter().map(Field::name);
-    let advice = match nearest(&shown, known.filter(|name| *name != "callback")) {
+    let advice = match nearest(&shown, known) {
         _ if key == "messages" || key == "model" => {
             format!("the chat request goes under `body`: {{\"body\": {{\"{key}\": …}}}}")
         }
         Some(name) => format!("did you mean `{name}`?"),
         None => {
-            "a job has pipeline, idempotency_key, batch, metadata, priority, not_before, deadline and body".to_owned()
+            "a job has pipeline, idempotency_key, batch, metadata, priority, not_before, deadline, callback and body"
+                .to_owned()
         }
     };
     Err(refuse(Some(&shown), format!("unknown field `{shown}`; {advice}")))

@@ -27,7 +27,7 @@ fn a_full_native_job() {
         "priority": -5,
         "not_before": "2026-11-22T10:00:00Z",
         "deadline": "2026-11-22T13:00:00.250+02:00",
-        "callback": null,
+        "callback": "https://hooks.example.com/in?token=1",
         "body": { "model": "gpt-4o-mini", "messages": [{ "role": "user", "content": "hi" }], "temperature": 0 },
     }))
     .unwrap();
@@ -36,6 +36,7 @@ fn a_full_native_job() {
     assert_eq!(job.batch.as_deref(), Some("nightly"));
     assert_eq!(job.metadata.get("customer").map(String::as_str), Some("c-1"));
     assert_eq!(job.priority, Some(-5));
+    assert_eq!(job.callback.as_deref(), Some("https://hooks.example.com/in?token=1"));
     assert_eq!(job.not_before.unwrap().to_string(), "2026-11-22T10:00:00.000Z");
     assert_eq!(job.deadline.unwrap().to_string(), "2026-11-22T11:00:00.250Z");
     assert_eq!(job.body["temperature"], json!(0));
@@ -84,7 +85,8 @@ fn every_refusal_names_its_field() {
         ("metdata", json!({}), "metdata", "did you mean `metadata`?"),
         ("messages", json!([]), "messages", "goes under `body`"),
         ("zzzzzz", json!(1), "zzzzzz", "a job has pipeline,"),
-        ("callback", json!({ "url": "https://x" }), "callback", "not part of this release"),
+        ("callback", json!({ "url": "https://x" }), "callback", "must be a string"),
+        ("callback", json!("hooks.example.com"), "callback", "https://"),
         ("pipeline", json!("Ticket Triage"), "pipeline", "is not a name"),
         ("pipeline", json!(7), "pipeline", "must be a string, not a number"),
         ("pipeline", json!(""), "pipeline", "is empty"),

@@ -1,5 +1,7 @@
 //! Fetching from real sockets: what is fetched, and what never is.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::{
     job::Fault::{Refused, Transient},
-    settings::MediaRule,
+    settings::AddressRule,
     wire::converse::{Document, Image, Message, Role, ToolResult},
 };
 
@@ -58,7 +60,7 @@ async fn files() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
 fn fetcher(allow: &[&str], private: bool) -> Fetcher {
     super::super::install_crypto();
     let settings = MediaSettings {
-        allow: allow.iter().map(|rule| MediaRule::parse(rule).unwrap()).collect(),
+        allow: allow.iter().map(|rule| AddressRule::parse(rule).unwrap()).collect(),
         max_bytes: 1_000,
         timeout: Duration::from_millis(500),
         private,

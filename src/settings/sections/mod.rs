@@ -2,8 +2,10 @@
 //!
 //! Invariant: a reader that returns `None` has said why in the findings.
 
+pub(super) mod addresses;
 mod aws;
 pub(super) mod batches;
+pub(super) mod callbacks;
 pub(super) mod keys;
 pub(super) mod listen;
 pub(super) mod live;

@@ -35,6 +35,7 @@ drain: 0s
 retention: { ledger: 30d }
 watch: { mode: poll, quiet: 200ms, rescan: 1m, apply: all, allow_empty: true }
 media: { allow: ["https://images.example.com", "*.example.org"], max_bytes: 2MB, timeout: 3s, private: true }
+callbacks: { secret: [{ env: NEW }, { file: /run/old }], allow: ["https://hooks.example.com", 10.0.0.0/8], timeout: 7s }
 "#;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -105,6 +106,9 @@ fn every_key_is_read() {
     let media = &settings.media;
     assert_eq!((media.allow.len(), media.max_bytes, media.private), (2, 2_000_000, true));
     assert_eq!(media.timeout, Duration::from_secs(3));
+    let callbacks = settings.callbacks.as_ref().unwrap();
+    assert_eq!(callbacks.secrets, [Secret::Env("NEW".to_owned()), Secret::File("/run/old".into())]);
+    assert_eq!((callbacks.allow.len(), callbacks.timeout), (2, Duration::from_secs(7)));
     let eu = &settings.providers[&name("bedrock-eu")];
     assert_eq!(eu.family, Some(name("bedrock")));
     let ApiSettings::Bedrock { region, endpoint_url, .. } = &eu.api else { panic!("{eu:?}") };

@@ -149,6 +149,23 @@ fn every_problem_has_a_place_and_advice() {
             ],
         ),
         (
+            "callbacks: { secret: whsec_abc, allow: ['ftp://x', 10.0.0.0/99], timeout: 1h, retries: 3 }",
+            &[
+                "2:22 literal-secret: `secret` says where the secret is, and never holds it (write `{ env: NAME }` or `{ file: PATH }`, and withdraw the secret if this file was shared)",
+                "2:41 bad-url: `allow` cannot be read: `ftp` is neither https nor http (write an address such as https://images.example.com, or a network such as 10.0.0.0/8)",
+                "2:52 bad-url: `allow` cannot be read: \"10.0.0.0/99\" is no network: invalid IP address syntax (write an address such as https://images.example.com, or a network such as 10.0.0.0/8)",
+                "2:75 out-of-range: `timeout` is 1h, outside 1s to 1m (write a span from 1s to 1m)",
+                "2:79 unknown-key: unknown key `retries` (`callbacks` has the keys `secret`, `allow`, `timeout`)",
+            ],
+        ),
+        (
+            "callbacks: { secret: [], timeout: 2s }",
+            &[
+                "2:12 missing-key: `callbacks` needs `allow` (add `allow: …`)",
+                "2:22 no-secret: `secret` names no place, so nothing could be signed (write `secret: { file: PATH }`)",
+            ],
+        ),
+        (
             "quotas: [{ provider: openai, model: a, concurrency: 1, share: 60 }]",
             &[
                 "2:63 out-of-range: `share` is 60, not a number from 0.0001 to 1 (write a decimal number from 0.0001 to 1)",

@@ -53,7 +53,6 @@ fn read_job(node: &Node, findings: &mut Findings) -> Option<serde_json::Value> {
             "metadata" => value.texts(key, findings).map(|texts| serde_json::json!(texts)),
             "priority" => value.integer(key, i64::from(i32::MIN)..=i64::from(i32::MAX), findings).map(Into::into),
             "body" => value.entries(key, findings).and_then(|_| value.json(key, findings)),
-            "callback" => value.json(key, findings),
             _ => value.text(key, findings).map(Into::into),
         };
         job.insert(key.to_owned(), value?);

@@ -394,7 +394,7 @@ pub struct TestJob {
     /// Its own deadline (RFC 3339).
     pub deadline: Option<String>,
     /// Where to tell of its end.
-    pub callback: Option<serde_json::Value>,
+    pub callback: Option<String>,
     /// The chat request.
     pub body: Option<serde_json::Map<String, serde_json::Value>>,
 }

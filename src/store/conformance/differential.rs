@@ -9,7 +9,9 @@ use crate::{
     clock::Timestamp,
     ids::{AttemptId, JobId, NodeId},
     job::{HoldReason, Outcome, State},
-    store::{AttemptEnd, ClaimRequest, Fence, Intent, JobError, JobQuery, NewJob, Next, PruneCut, Settlement},
+    store::{
+        AttemptEnd, ClaimRequest, DocumentKind, Fence, Intent, JobError, JobQuery, NewJob, Next, PruneCut, Settlement,
+    },
 };
 
 #[derive(Debug, Clone)]
@@ -107,6 +109,7 @@ impl Pair {
             not_before: Some(base.created_at + secs(u64::from(*wait))).filter(|_| *wait > 20),
             expiry_key: base.created_at + secs(60),
             batch: batch.then(|| "batch".to_owned()),
+            callback: batch.then(|| "https://hooks.example.com/in".to_owned()),
             metadata: BTreeMap::from([("p".to_owned(), priority.to_string())]),
             ..base
         }
@@ -199,6 +202,8 @@ impl Pair {
     async fn compare(&self) {
         let counts = both!(self, counts());
         both!(self, oldest_queued());
+        both!(self, documents(DocumentKind::Callback));
+        both!(self, documents(DocumentKind::CallbackDue));
         both!(self, batch_counts("batch"));
         both!(self, spending(Timestamp::from_micros(0)));
         both!(self, traffic(Timestamp::from_micros(0)));

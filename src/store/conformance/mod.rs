@@ -9,6 +9,7 @@ mod recovery;
 mod retention;
 mod steering;
 mod submitting;
+mod telling;
 mod transitions;
 mod working;
 
@@ -130,6 +131,7 @@ impl Bench {
             metadata: BTreeMap::new(),
             body: r#"{"messages":[{"role":"user","content":"hi"}]}"#.to_owned(),
             retry_of: None,
+            callback: None,
         }
     }
 
@@ -322,6 +324,12 @@ suite! {
         a_live_job_ends_with_its_daemon,
         a_late_bill_is_taken_over_an_unseen_end,
         nodes_are_known_with_when_they_were_heard,
+    }
+    telling {
+        every_end_has_its_notice,
+        who_asked_for_none_gets_none,
+        a_quarantined_job_has_its_notice,
+        a_notice_outlives_its_job,
     }
     contents {
         a_content_is_read_when_it_is_sealed,

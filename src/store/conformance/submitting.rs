@@ -17,12 +17,14 @@ pub async fn a_job_is_kept_as_given(bench: &Bench) {
         priority: 3,
         metadata: BTreeMap::from([("region".to_owned(), "eu".to_owned()), ("empty".to_owned(), String::new())]),
         retry_of: Some(JobId::generate()),
+        callback: Some("https://hooks.example.com/in".to_owned()),
         ..bench.new_job("a")
     };
     bench.add(job.clone()).await;
     let record = bench.record(job.id).await;
     assert_eq!(record.metadata, job.metadata);
     assert_eq!(record.body.as_deref(), Some(job.body.as_str()));
+    assert_eq!(record.callback, job.callback);
     assert_eq!((record.result, record.error, record.assignment), (None, None, None));
     assert!(record.attempts.is_empty() && record.fidelity.is_empty());
     let summary = record.summary;

@@ -20,12 +20,8 @@ impl Table {
         if !conditions.iter().all(|condition| self.holds(condition, now)) {
             return false;
         }
-        for DocumentChange { kind, key, value } in changes {
-            let documents = self.documents.entry(kind).or_default();
-            match value {
-                Some(value) => documents.insert(key, value),
-                None => documents.remove(&key),
-            };
+        for change in changes {
+            self.write_document(change);
         }
         self.audit.extend(audit);
         self.revision += 1;

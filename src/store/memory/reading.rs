@@ -27,6 +27,7 @@ impl Table {
             attempts: job.attempts.iter().map(|call| call.attempt.clone()).collect(),
             fidelity: job.attempts.last().map(|call| call.fidelity.clone()).unwrap_or_default(),
             assignment: job.assignment.clone(),
+            callback: job.new.callback.clone(),
         })
     }
 

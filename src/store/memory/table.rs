@@ -14,7 +14,8 @@ use crate::{
     money::Usd,
     names::PipelineName,
     store::{
-        Assignment, AuditEntry, DocumentKind, JobError, LedgerRow, NewJob, Result, StoreError, Traffic, TrafficKey,
+        Assignment, AuditEntry, DocumentChange, DocumentKind, JobError, LedgerRow, NewJob, Notice, Result, StoreError,
+        Traffic, TrafficKey,
     },
 };
 
@@ -170,9 +171,21 @@ impl Table {
         self.index(&job, true);
         if job.state.is_terminal() && !was.is_terminal() {
             self.ended.push(id);
+            if let (Some(url), Some(at)) = (&job.new.callback, job.finished_at) {
+                let (notice, what) = Notice::of_job(id, &job.new.pipeline, job.state, url.clone(), at);
+                what.posting(&notice).into_iter().for_each(|change| self.write_document(change));
+            }
         }
         self.jobs.insert(id, job);
         Some(answer)
+    }
+
+    pub fn write_document(&mut self, DocumentChange { kind, key, value }: DocumentChange) {
+        let documents = self.documents.entry(kind).or_default();
+        match value {
+            Some(value) => documents.insert(key, value),
+            None => documents.remove(&key),
+        };
     }
 
     pub fn delete(&mut self, id: JobId) {

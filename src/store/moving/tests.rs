@@ -27,6 +27,7 @@ async fn filled(folder: &std::path::Path) -> (Bench, Vec<JobId>) {
             priority: i32::try_from(n % 3).unwrap(),
             not_before: (n % 7 == 0).then(|| bench.now() + secs(3_600)),
             retry_of: jobs.last().copied().filter(|_| n % 11 == 0),
+            callback: (n % 6 == 0).then(|| "https://hooks.example.com/in".to_owned()),
             ..bench.new_job(if n % 4 == 0 { "a" } else { "b" })
         };
         jobs.push(bench.add(job).await);

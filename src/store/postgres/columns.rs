@@ -101,13 +101,15 @@ pub struct Standing {
     pub assigned: bool,
     /// Its caller waits for it at its daemon.
     pub live: bool,
+    /// Somebody is told of its end.
+    pub calls_back: bool,
 }
 
 /// The columns of [`Standing`].
 macro_rules! standing {
     () => {
         "id, pipeline, state, fence, expiry_key, run_at, hold, held_at, node, batch, crashes, suspect, \
-         assignment IS NOT NULL, live"
+         assignment IS NOT NULL, live, calls_back"
     };
 }
 pub(super) use standing;
@@ -130,6 +132,7 @@ impl Standing {
             suspect: get(row, 11)?,
             assigned: get(row, 12)?,
             live: get(row, 13)?,
+            calls_back: get(row, 14)?,
         })
     }
 }

@@ -167,10 +167,11 @@ async fn write_jobs(tx: &Tx<'_>, rows: &[JobRow], numbers: &[i32]) -> Result<(),
         let contents = params![
             id => UUID, row.deadline => INT8, retry_of => UUID, key_hash => UUID, caller_hash => UUID,
             row.caller.as_bytes() => BYTEA, key => BYTEA, batch_name => BYTEA, row.metadata => TEXT, body => BYTEA,
+            row.callback => TEXT,
         ];
         let mut statements = vec![(
-            "INSERT INTO landbridge.contents (id, deadline, retry_of, key_hash, caller_hash, caller, key, batch, metadata, body) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "INSERT INTO landbridge.contents (id, deadline, retry_of, key_hash, caller_hash, caller, key, batch, metadata, body, \
+             callback) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             contents.to_vec(),
         )];
         let digest = keyed.map(|(_, digest)| digest.to_vec());
@@ -191,6 +192,7 @@ async fn write_jobs(tx: &Tx<'_>, rows: &[JobRow], numbers: &[i32]) -> Result<(),
             id => UUID, row.fence => INT8, row.order_key => INT8, row.expiry_key => INT8, row.created_at => INT8,
             row.run_at => INT8, row.held_at => INT8, batch => UUID, *number => INT4, row.priority => INT4,
             crashes => INT4, state => INT2, row.suspect => BOOL, row.hold => TEXT, row.assignment => TEXT,
+            row.callback.is_some() => BOOL,
         ];
         statements.push(if row.finished_at.is_some() {
             (
@@ -201,8 +203,8 @@ async fn write_jobs(tx: &Tx<'_>, rows: &[JobRow], numbers: &[i32]) -> Result<(),
         } else {
             (
                 "INSERT INTO landbridge.jobs (id, fence, order_key, expiry_key, created_at, run_at, held_at, batch, pipeline, \
-                 priority, crashes, state, suspect, hold, assignment) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+                 priority, crashes, state, suspect, hold, assignment, calls_back) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
                 live.to_vec(),
             )
         });
@@ -350,7 +352,7 @@ pub async fn read(
 
 const JOBS: &str = "SELECT j.id, j.pipeline, j.state::bigint, j.fence, j.order_key, j.expiry_key, j.created_at, j.priority, \
       j.run_at, j.hold, j.held_at, j.finished_at, j.crashes::bigint, j.suspect, j.blanked, c.batch, j.assignment, c.deadline, \
-      c.caller, c.key, k.digest, c.retry_of, c.metadata, c.body, j.result, j.error FROM (\
+      c.caller, c.key, k.digest, c.retry_of, c.metadata, c.body, j.result, j.error, c.callback FROM (\
         SELECT id, pipeline, state, fence, order_key, expiry_key, created_at, priority, run_at, hold, held_at, \
           NULL::bigint AS finished_at, crashes, suspect, false AS blanked, assignment, NULL::bytea AS result, \
           NULL::text AS error FROM landbridge.jobs WHERE id > $1 \
@@ -393,6 +395,7 @@ fn job(row: &Row, pipeline: String) -> Result<JobRow, Trouble> {
         body: some_text(23)?,
         result: some_text(24)?,
         error: get(row, 25)?,
+        callback: get(row, 26)?,
     })
 }
 

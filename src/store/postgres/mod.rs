@@ -30,6 +30,7 @@ mod submit;
 mod sums;
 mod talk;
 mod tally;
+mod telling;
 #[cfg(test)]
 pub(in crate::store) mod tests;
 mod tls;

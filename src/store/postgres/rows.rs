@@ -99,7 +99,7 @@ pub async fn record(link: &Link, names: &Names, id: JobId) -> Result<Option<JobR
         tx.done().await?;
         return Ok(None);
     };
-    let sql = "SELECT c.metadata, c.body, j.result, j.error, j.assignment FROM landbridge.contents c, (\
+    let sql = "SELECT c.metadata, c.body, j.result, j.error, j.assignment, c.callback FROM landbridge.contents c, (\
           SELECT NULL::bytea AS result, NULL::text AS error, assignment FROM landbridge.jobs WHERE id = $1 \
           UNION ALL SELECT result, error, assignment FROM landbridge.history WHERE id = $1) AS j WHERE c.id = $1";
     let row = tx.query_opt(sql, params![ids[0] => UUID]).await?;
@@ -113,6 +113,7 @@ pub async fn record(link: &Link, names: &Names, id: JobId) -> Result<Option<JobR
             result: get::<Option<Vec<u8>>>(&row, 2)?.map(text).transpose()?,
             error: get::<Option<&str>>(&row, 3)?.map(serde_json::from_str).transpose()?,
             assignment: get::<Option<&str>>(&row, 4)?.map(serde_json::from_str).transpose()?,
+            callback: get(&row, 5)?,
             fidelity: calls.last().map(|call| call.fidelity.clone()).unwrap_or_default(),
             attempts: Vec::new(),
             summary,

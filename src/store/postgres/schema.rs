@@ -15,7 +15,7 @@ use super::{
 
 /// Each step from one version to the next. Steps that were ever released are never edited. The second number is the oldest
 /// program (by number of steps) that can work on the result.
-const STEPS: &[(&str, i64)] = &[(FIRST, 1), (REPORTED, 1)];
+const STEPS: &[(&str, i64)] = &[(FIRST, 1), (REPORTED, 1), (CALLBACKS, 3)];
 
 /// Chosen once; marks the transactions that change the shape.
 const SHAPING: i64 = 0x6c62_7271_0001;
@@ -199,6 +199,12 @@ ALTER TABLE landbridge.counts SET (fillfactor = 50, autovacuum_vacuum_threshold 
 const REPORTED: &str = "
 ALTER TABLE landbridge.calls ADD COLUMN prompt_estimate bigint;
 ALTER TABLE landbridge.attempts ADD COLUMN prompt_estimate bigint, ADD COLUMN first_token bigint;
+";
+
+/// Who is told of a job's end. A program that does not know of it would end jobs and tell nobody.
+const CALLBACKS: &str = "
+ALTER TABLE landbridge.jobs ADD COLUMN calls_back boolean NOT NULL DEFAULT false;
+ALTER TABLE landbridge.contents ADD COLUMN callback text;
 ";
 
 /// Brings the database to today's shape, one daemon at a time.

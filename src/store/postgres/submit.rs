@@ -29,13 +29,14 @@ const KNOWN_KEYS: &str = "SELECT k.key_hash, k.pipeline, k.caller_hash, k.job, k
     JOIN unnest($1::uuid[], $2::int[], $3::uuid[]) AS u (key_hash, pipeline, caller_hash) USING (key_hash, pipeline, caller_hash)";
 
 const ADD: &str = "WITH c AS (\
-      INSERT INTO landbridge.contents (id, deadline, retry_of, key_hash, caller_hash, caller, key, batch, metadata, body) \
+      INSERT INTO landbridge.contents (id, deadline, retry_of, key_hash, caller_hash, caller, key, batch, metadata, body, callback) \
       SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bytea[], $7::bytea[], \
-      $8::bytea[], $9::text[], $10::bytea[]) ON CONFLICT DO NOTHING RETURNING id) \
-    INSERT INTO landbridge.jobs (id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch) \
-    SELECT u.* FROM unnest($1::uuid[], $11::int[], $12::smallint[], $13::bigint[], $14::bigint[], $15::bigint[], \
-      $16::int[], $17::bigint[], $18::uuid[]) \
-      AS u (id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch) JOIN c USING (id) \
+      $8::bytea[], $9::text[], $10::bytea[], $19::text[]) ON CONFLICT DO NOTHING RETURNING id) \
+    INSERT INTO landbridge.jobs (id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch, calls_back) \
+    SELECT u.id, u.pipeline, u.state, u.order_key, u.expiry_key, u.created_at, u.priority, u.run_at, u.batch, \
+      u.callback IS NOT NULL FROM unnest($1::uuid[], $11::int[], $12::smallint[], $13::bigint[], $14::bigint[], $15::bigint[], \
+      $16::int[], $17::bigint[], $18::uuid[], $19::text[]) \
+      AS u (id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch, callback) JOIN c USING (id) \
     RETURNING id";
 
 const STATES: &str = "SELECT id, state FROM landbridge.jobs WHERE id = ANY($1) \
@@ -209,6 +210,7 @@ pub async fn add(
         .map(|(job, state)| job.not_before.filter(|_| *state == State::Waiting).map(Timestamp::as_micros))
         .collect();
     let batch_hashes = hashed(|job| job.batch.as_deref().map(hash));
+    let callbacks: Vec<Option<&str>> = fresh.iter().map(|(job, _)| job.callback.as_deref()).collect();
     let rows = tx
         .query(
             ADD,
@@ -218,6 +220,7 @@ pub async fn add(
                 metadata => TEXT_ARRAY, bodies => BYTEA_ARRAY, pipelines => INT4_ARRAY, states => INT2_ARRAY,
                 order_keys => INT8_ARRAY, expiry_keys => INT8_ARRAY, created_ats => INT8_ARRAY,
                 priorities => INT4_ARRAY, run_ats => INT8_ARRAY, batch_hashes => UUID_ARRAY,
+                callbacks => TEXT_ARRAY,
             ],
         )
         .await?;

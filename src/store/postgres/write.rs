@@ -9,6 +9,7 @@ use super::{
     columns::{clean, state_code, uuid},
     link::{Param, Tx, params},
     tally,
+    telling::Posts,
     trouble::Trouble,
 };
 use crate::{
@@ -179,13 +180,15 @@ pub struct Written {
     closings: Ends,
     reports: Ends,
     let_go: Vec<Uuid>,
+    posts: Posts,
     deltas: tally::Rows,
     traffic: tally::TrafficRows,
 }
 
 impl Written {
     /// Lays a change out. Its results are taken, not copied.
-    pub fn of(change: &mut Change) -> Result<Self, Trouble> {
+    pub async fn of(tx: &Tx<'_>, change: &mut Change) -> Result<Self, Trouble> {
+        let posts = Posts::of(tx, change).await?;
         let mut updates = Updates::default();
         let mut moves = Moves { finished_at: change.now.as_micros(), ..Moves::default() };
         for held in change.live.values_mut().filter(|held| held.touched) {
@@ -220,6 +223,7 @@ impl Written {
             closings: Ends::of(&change.closings),
             reports: Ends::of(&change.reports),
             let_go: change.let_go.iter().map(|id| uuid(*id)).collect(),
+            posts,
             deltas: change.tally.rows(),
             traffic: change.tally.traffic_rows(),
         })
@@ -267,6 +271,7 @@ impl Written {
         if !self.let_go.is_empty() {
             all.push((LET_GO, params![self.let_go => UUID_ARRAY].to_vec()));
         }
+        all.extend(self.posts.statement());
         all.extend(self.deltas.statement());
         all.extend(self.traffic.statement());
         all
@@ -298,7 +303,7 @@ fn intents(change: &mut Change) -> Result<Intents, Trouble> {
 /// Writes a change and makes it durable; what to tell then.
 pub async fn commit(tx: Tx<'_>, mut change: Change) -> Result<News, Trouble> {
     let news = change.news();
-    let written = Written::of(&mut change)?;
+    let written = Written::of(&tx, &mut change).await?;
     let statements = written.statements();
     if statements.is_empty() {
         tx.done_without_receipt().await?;
@@ -310,7 +315,7 @@ pub async fn commit(tx: Tx<'_>, mut change: Change) -> Result<News, Trouble> {
 
 /// Writes a change; the transaction goes on.
 pub async fn write(tx: &Tx<'_>, change: &mut Change) -> Result<(), Trouble> {
-    let written = Written::of(change)?;
+    let written = Written::of(tx, change).await?;
     let statements = written.statements();
     tx.execute_all(&statements).await.map(drop)
 }

@@ -154,18 +154,18 @@ impl Session {
             return Err(Trouble::Row(format!("the index of ready jobs names row {seq}, which is not whole")));
         };
         let job = Standing::read(row)?;
-        let (assignment, metadata): (Option<String>, Option<String>) = (row.get(11)?, row.get(12)?);
+        let (assignment, metadata): (Option<String>, Option<String>) = (row.get(12)?, row.get(13)?);
         let assignment = assignment.as_deref().map(serde_json::from_str).transpose();
         let claimed = Claimed {
             id: job.id,
             pipeline: pipeline.clone(),
-            caller: row.get(14)?,
+            caller: row.get(15)?,
             fence: Fence(codes::unsigned(job.fence + 1)),
-            priority: row.get(8)?,
-            created_at: Timestamp::from_micros(row.get(9)?),
-            expiry_key: Timestamp::from_micros(row.get(10)?),
+            priority: row.get(9)?,
+            created_at: Timestamp::from_micros(row.get(10)?),
+            expiry_key: Timestamp::from_micros(row.get(11)?),
             metadata: rows::metadata(metadata.as_deref()).map_err(|trouble| trouble.about(job.id))?,
-            body: row.get::<_, Option<String>>(13)?.unwrap_or_default(),
+            body: row.get::<_, Option<String>>(14)?.unwrap_or_default(),
             assignment: assignment.map_err(|error| Trouble::from(error).about(job.id))?,
             attempts: Vec::new(),
             suspect: job.suspect,

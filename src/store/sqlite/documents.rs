@@ -25,17 +25,7 @@ impl Session {
                 return Ok(false);
             }
         }
-        for DocumentChange { kind, key, value } in changes {
-            match value {
-                Some(value) => self.execute(
-                    "INSERT OR REPLACE INTO documents (kind, key, value) VALUES (?1, ?2, ?3)",
-                    params![kind.to_string(), key, value.to_string()],
-                )?,
-                None => {
-                    self.execute("DELETE FROM documents WHERE kind = ?1 AND key = ?2", params![kind.to_string(), key])?
-                }
-            };
-        }
+        self.write_documents(changes)?;
         if let Some(entry) = audit {
             self.execute(
                 "INSERT INTO audit (at, actor, action, subject, reason, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -123,6 +113,22 @@ impl Session {
     fn write_lead(&self, name: &str, lead: &KeptLead) -> Result<(), Trouble> {
         let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
         self.execute(sql, params![format!("lead:{name}"), serde_json::to_string(lead)?]).map(drop)
+    }
+
+    /// Changes documents.
+    pub fn write_documents(&self, changes: &[DocumentChange]) -> Result<(), Trouble> {
+        for DocumentChange { kind, key, value } in changes {
+            match value {
+                Some(value) => self.execute(
+                    "INSERT OR REPLACE INTO documents (kind, key, value) VALUES (?1, ?2, ?3)",
+                    params![kind.to_string(), key, value.to_string()],
+                )?,
+                None => {
+                    self.execute("DELETE FROM documents WHERE kind = ?1 AND key = ?2", params![kind.to_string(), key])?
+                }
+            };
+        }
+        Ok(())
     }
 }
 

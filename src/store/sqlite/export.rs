@@ -17,7 +17,7 @@ pub fn page(conn: &Connection, part: Part, after: &str, limit: usize) -> Result<
         Part::Jobs => {
             let sql = "SELECT j.seq, j.id, p.name, j.state, j.fence, j.order_key, j.expiry_key, j.created_at, j.priority, \
                 j.run_at, j.hold, j.held_at, j.finished_at, j.crashes, j.suspect, j.blanked, b.name, j.assignment, \
-                c.deadline, c.caller, c.key, k.digest, c.retry_of, c.metadata, c.body, r.result, r.error \
+                c.deadline, c.caller, c.key, k.digest, c.retry_of, c.metadata, c.body, r.result, r.error, c.callback \
                 FROM jobs j JOIN pipelines p ON p.id = j.pipeline JOIN contents c ON c.seq = j.seq \
                 LEFT JOIN batches b ON b.id = j.batch LEFT JOIN results r ON r.seq = j.seq \
                 LEFT JOIN keys k ON k.key = c.key AND k.pipeline = j.pipeline AND k.caller = c.caller AND k.job = j.seq \
@@ -125,6 +125,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         body: row.get(24)?,
         result: row.get(25)?,
         error: row.get(26)?,
+        callback: row.get(27)?,
     };
     // What only matters while a job lives is not kept elsewhere once it has ended.
     Ok(if job.finished_at.is_some() {

@@ -121,7 +121,7 @@ pub fn record(conn: &Connection, id: JobId) -> Result<Option<JobRecord>, Trouble
     let Some(seq) = seq else { return Ok(None) };
     let Some(summary) = summary(conn, seq)? else { return Ok(None) };
     let mut statement = conn.prepare_cached(
-        "SELECT c.metadata, c.body, r.result, r.error, j.assignment FROM jobs j JOIN contents c ON c.seq = j.seq \
+        "SELECT c.metadata, c.body, r.result, r.error, j.assignment, c.callback FROM jobs j JOIN contents c ON c.seq = j.seq \
          LEFT JOIN results r ON r.seq = j.seq WHERE j.seq = ?1",
     )?;
     let mut rows = statement.query([seq])?;
@@ -139,6 +139,7 @@ pub fn record(conn: &Connection, id: JobId) -> Result<Option<JobRecord>, Trouble
         attempts,
         fidelity,
         assignment: assignment.as_deref().map(serde_json::from_str).transpose()?,
+        callback: row.get(5)?,
     }))
 }
 

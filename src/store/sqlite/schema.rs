@@ -24,7 +24,7 @@ macro_rules! of_job {
 pub(super) use of_job;
 
 /// Each step from one version of the file to the next. Steps that were ever released are never edited.
-const STEPS: &[&str] = &[FIRST, TRAFFIC, REPORTED];
+const STEPS: &[&str] = &[FIRST, TRAFFIC, REPORTED, CALLBACKS];
 
 const FIRST: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -146,6 +146,12 @@ CREATE TABLE traffic (
 const REPORTED: &str = "
 ALTER TABLE attempts ADD COLUMN first_token INTEGER;
 ALTER TABLE attempts ADD COLUMN prompt_estimate INTEGER;
+";
+
+/// Who is told of a job's end.
+const CALLBACKS: &str = "
+ALTER TABLE jobs ADD COLUMN calls_back INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE contents ADD COLUMN callback TEXT;
 ";
 
 /// Brings the file to today's shape. `name` is for messages.

@@ -18,7 +18,7 @@ use crate::{
         state::{Event, next},
     },
     names::PipelineName,
-    store::hints::Hints,
+    store::{Notice, hints::Hints},
 };
 
 /// How many jobs stand where, for whoever asks.
@@ -57,6 +57,8 @@ pub struct Standing {
     pub batch: Option<i64>,
     pub crashes: i64,
     pub suspect: bool,
+    /// Somebody is told of its end.
+    pub calls_back: bool,
 }
 
 /// A job that this process has in flight, with all that is to be known of its attempts.
@@ -72,7 +74,7 @@ pub struct Flight {
 /// The columns of [`Standing`], for `SELECT` and `RETURNING`.
 macro_rules! standing_columns {
     () => {
-        "seq, id, pipeline, state, fence, batch, crashes, suspect"
+        "seq, id, pipeline, state, fence, batch, crashes, suspect, calls_back"
     };
 }
 pub(super) use standing_columns;
@@ -89,6 +91,7 @@ impl Standing {
             batch: row.get(5)?,
             crashes: row.get(6)?,
             suspect: row.get(7)?,
+            calls_back: row.get(8)?,
         })
     }
 }
@@ -205,8 +208,25 @@ impl Session {
         self.became_ready |= state == State::Queued;
         if state.is_terminal() {
             self.ended.push(job.id);
+            if job.calls_back {
+                self.post_notice(job, state)?;
+            }
         }
         Ok(state)
+    }
+
+    /// Puts the notice of a job's end into the line.
+    fn post_notice(&self, job: &Standing, state: State) -> Result<(), Trouble> {
+        let url: Option<String> = self
+            .conn
+            .prepare_cached("SELECT callback FROM contents WHERE seq = ?1")?
+            .query_row([job.seq], |row| row.get(0))?;
+        let pipeline = self.names.pipeline_name(job.pipeline);
+        let (Some(url), Some(pipeline)) = (url, pipeline) else {
+            return Err(Trouble::Row(format!("{} calls back, and nothing says whom", job.id)));
+        };
+        let (id, notice) = Notice::of_job(job.id, pipeline, state, url, self.now());
+        self.write_documents(&notice.posting(&id))
     }
 
     /// A new job was added.

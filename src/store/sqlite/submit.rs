@@ -46,8 +46,8 @@ impl Session {
     ) -> Result<bool, Trouble> {
         let not_before = job.not_before.filter(|_| state == State::Waiting);
         let added = self.execute(
-            "INSERT INTO jobs (seq, id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO jobs (seq, id, pipeline, state, order_key, expiry_key, created_at, priority, run_at, batch, calls_back) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
             params![
                 seq,
                 job.id.as_bytes(),
@@ -59,6 +59,7 @@ impl Session {
                 job.priority,
                 not_before.map(Timestamp::as_micros),
                 batch,
+                job.callback.is_some(),
             ],
         )?;
         if added == 0 {
@@ -66,8 +67,8 @@ impl Session {
         }
         let metadata = if job.metadata.is_empty() { None } else { Some(serde_json::to_string(&job.metadata)?) };
         self.execute(
-            "INSERT INTO contents (seq, deadline, caller, key, retry_of, metadata, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO contents (seq, deadline, caller, key, retry_of, metadata, body, callback) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 seq,
                 job.deadline.as_micros(),
@@ -76,6 +77,7 @@ impl Session {
                 job.retry_of.as_ref().map(JobId::as_bytes),
                 metadata,
                 job.body,
+                job.callback,
             ],
         )?;
         if let Some(key) = &job.idempotency_key {

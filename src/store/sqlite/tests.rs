@@ -42,6 +42,7 @@ fn job(body: &str) -> NewJob {
         metadata: [("customer".to_owned(), "c-1".to_owned())].into(),
         body: body.to_owned(),
         retry_of: None,
+        callback: None,
     }
 }
 
@@ -437,10 +438,11 @@ async fn statements_of_the_hot_path_are_compiled_once() {
 }
 
 #[tokio::test]
-async fn a_file_from_before_traffic_was_summed_is_brought_up_to_date() {
+async fn an_older_file_is_brought_up_to_date() {
     let (_folder, path) = folder();
     drop(open(&path).unwrap());
-    let older = "DROP TABLE traffic; ALTER TABLE attempts DROP COLUMN most_cost; ALTER TABLE attempts DROP COLUMN first_token; \
+    let older = "ALTER TABLE jobs DROP COLUMN calls_back; ALTER TABLE contents DROP COLUMN callback; DROP TABLE traffic; \
+                 ALTER TABLE attempts DROP COLUMN most_cost; ALTER TABLE attempts DROP COLUMN first_token; \
                  ALTER TABLE attempts DROP COLUMN prompt_estimate; PRAGMA user_version = 1";
     rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
     let store = open(&path).unwrap();

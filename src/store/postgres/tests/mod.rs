@@ -51,6 +51,7 @@ fn job() -> NewJob {
         metadata: BTreeMap::new(),
         body: "{}".to_owned(),
         retry_of: None,
+        callback: None,
     }
 }
 
