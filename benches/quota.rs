@@ -3,11 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
 use landbridge::{
     quota::Grant,
     simulate::{
         model::{BehaviourConfig, FaultKind, FaultRule, Latency, Scope, Scoped},
-        rehearsal::{Outcome, Scene, ScenePipeline, SceneTarget, rehearse},
+        rehearsal::{Outcome, Scene, SceneJob, ScenePipeline, SceneTarget, rehearse},
     },
     spec::Api,
 };
@@ -28,6 +30,36 @@ fn scene(quota: &str, targets: Vec<SceneTarget>, pipelines: Vec<ScenePipeline>) 
 
 fn target(model: String, grant: Grant) -> SceneTarget {
     SceneTarget { api: Api::OpenAi, model, grant, headers: false, burndown: 1 }
+}
+
+/// Sizes as prompts have them: log-normal, of about a thousand tokens.
+fn log_normal(count: usize) -> Vec<SceneJob> {
+    let mut rng = StdRng::seed_from_u64(1);
+    (0..count)
+        .map(|_| {
+            let normal = (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand")]
+            let input = (800.0 * (normal * 0.8).exp()).clamp(10.0, 50_000.0) as u64;
+            SceneJob { at: Duration::ZERO, input, most_output: 200, output: rng.random_range(20..200), key: "".into() }
+        })
+        .collect()
+}
+
+/// How far the share of the heavier of two pipelines is from its weight, at worst over windows of 10 s.
+fn fairness() -> f64 {
+    let heavy = ScenePipeline { weight: 3, ..ScenePipeline::batch("p", 4_500, 100, 100) };
+    let light = ScenePipeline::batch("q", 1_500, 100, 100);
+    let outcome = rehearse(&scene("rpm=6000", vec![target("m".to_owned(), per_second(100))], vec![heavy, light]));
+    let Some(first) = outcome.calls.first().map(|call| call.at) else { return f64::NAN };
+    let mut windows = [(0_u32, 0_u32); 5];
+    for call in &outcome.calls {
+        let place = usize::try_from(first.until(call.at).as_secs() / 10).unwrap_or(usize::MAX);
+        if let Some((all, ours)) = windows.get_mut(place) {
+            *all += 1;
+            *ours += u32::from(call.pipeline == 0);
+        }
+    }
+    windows.iter().map(|(all, ours)| (f64::from(*ours) / f64::from(*all) - 0.75).abs() / 0.75).fold(0.0, f64::max)
 }
 
 fn per_second(requests: u64) -> Grant {
@@ -53,12 +85,20 @@ fn main() {
     print("known quota, 3,000 jobs at 100/s", &known, ideal(3_000.0, 100.0));
     let shared = rehearse(&scene("rpm=6000", one(per_second(100)), vec![batch("p", 1_500), batch("q", 1_500)]));
     print("known quota shared by two pipelines", &shared, ideal(3_000.0, 100.0));
+    let jobs = log_normal(3_000);
+    let tokens: u64 = jobs.iter().map(|job| job.input + job.output).sum();
+    let grant = Grant { tokens_per_minute: Some(6_000_000), ..Grant::UNKNOWN };
+    let bedrock = vec![SceneTarget { api: Api::Bedrock, ..target("m".to_owned(), grant) }];
+    let sizes = rehearse(&scene("tpm=6000000", bedrock, vec![ScenePipeline { jobs, ..batch("p", 0) }]));
+    print("known tokens a minute, 3,000 log-normal sizes", &sizes, ideal(tokens as f64, 100_000.0));
     for rate in [20_u64, 100, 400] {
         let quota = format!("rpm={}", rate * 60);
         let pipeline = ScenePipeline { concurrency: 256, ..batch("p", 10_000) };
         let unknown = rehearse(&scene(&quota, one(Grant::UNKNOWN), vec![pipeline]));
         print(&format!("unknown quota of {rate}/s, 10,000 jobs"), &unknown, ideal(10_000.0, rate as f64));
     }
+
+    println!("\nfairness, weights 3 to 1: at most {:.2} % off in any 10 s", fairness() * 100.0);
 
     let mut outage = scene("rpm=6000", one(per_second(100)), vec![batch("p", 12_000)]);
     let fault = FaultRule {

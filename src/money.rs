@@ -57,6 +57,13 @@ impl ops::Add for Usd {
     }
 }
 
+impl ops::Sub for Usd {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
 impl ops::AddAssign for Usd {
     fn add_assign(&mut self, other: Self) {
         *self = *self + other;

@@ -60,9 +60,12 @@ pub struct KeyLimits {
     /// Requests a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
-    /// US dollars a day (UTC): above it, nothing more is handed in.
+    /// US dollars a day (UTC): once they are spent, its jobs are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd_per_day: Option<Usd>,
+    /// US dollars a month (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_month: Option<Usd>,
 }
 
 /// A key, without its text.

@@ -74,7 +74,13 @@ pub async fn execute(args: &DoctorArgs, config: &Path, console: &mut Console<'_>
     });
     for quota in &offline.settings.quotas {
         let known = offline.settings.providers.contains_key(&quota.provider);
-        let detail = if known { "configured".to_owned() } else { "names a provider that is not configured".to_owned() };
+        let detail = if quota.from_aws && known {
+            "left to AWS Service Quotas; the daemon's log says what cannot be read".to_owned()
+        } else if known {
+            "configured".to_owned()
+        } else {
+            "names a provider that is not configured".to_owned()
+        };
         findings.push(Finding { what: format!("quota {}/{}", quota.provider, quota.model), fine: known, detail });
     }
     if !args.no_calls {

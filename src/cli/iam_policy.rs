@@ -107,7 +107,10 @@ pub fn execute(args: &IamPolicyArgs, config: &Path, console: &mut Console<'_>) -
         writeln!(console.err, "no target is on Bedrock: AWS need not allow anything")?;
         return Ok(Exit::Failed);
     }
-    let policy = Policy::of(&needs, &args.account);
+    let mut policy = Policy::of(&needs, &args.account);
+    if offline.settings.quotas.iter().any(|quota| quota.from_aws) {
+        policy = policy.reading_quotas();
+    }
     notes.extend(policy.notes());
     let document = policy.document();
     let size = document.to_string().len();

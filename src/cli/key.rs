@@ -63,6 +63,9 @@ pub struct CreateArgs {
     /// What it may spend a day (UTC)
     #[arg(long, value_name = "USD", value_parser = parse_usd)]
     pub usd_per_day: Option<Usd>,
+    /// What it may spend a month (UTC)
+    #[arg(long, value_name = "USD", value_parser = parse_usd)]
+    pub usd_per_month: Option<Usd>,
     /// json: the key and its properties as one object
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -173,6 +176,7 @@ async fn create(args: &CreateArgs, config: &Path, console: &mut Console<'_>) -> 
                 expires: args.expires,
                 requests_per_minute: args.requests_per_minute,
                 usd_per_day: args.usd_per_day,
+                usd_per_month: args.usd_per_month,
             };
             let by = Caller::anybody();
             let (key, token) = keys::create(store.as_ref(), new, &by, SystemClock.now(), rand::random()).await?;
@@ -185,6 +189,7 @@ async fn create(args: &CreateArgs, config: &Path, console: &mut Console<'_>) -> 
                 ("expires", args.expires.map(|span| crate::clock::format_span(span).into())),
                 ("requests_per_minute", args.requests_per_minute.map(Value::from)),
                 ("usd_per_day", args.usd_per_day.map(|usd| json!(usd))),
+                ("usd_per_month", args.usd_per_month.map(|usd| json!(usd))),
             ];
             if let Some(body) = body.as_object_mut() {
                 body.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));

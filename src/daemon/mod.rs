@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use store::open_store;
 
 use crate::{
+    access::Ring,
     clock::{Followed, SharedClock, SteadyClock, format_span},
     diagnostic::Diagnostic,
     engine::{
@@ -163,6 +164,7 @@ impl Daemon {
             retention: settings.retention,
         };
         let (engine, recovered) = Engine::take_up(parts).await?;
+        engine.follow_keys(keys.ring().keys().map(AsRef::as_ref));
         if recovered.requeued > 0 || recovered.unknown_attempts > 0 || !recovered.quarantined.is_empty() {
             tracing::warn!(
                 requeued = recovered.requeued, possibly_billed = recovered.unknown_attempts, suspects = recovered.suspects,
@@ -227,14 +229,15 @@ impl Daemon {
             })
         };
         let following = {
-            let (reloader, serving) = (reloader.clone(), serving.clone());
+            let (reloader, serving, engine) = (reloader.clone(), serving.clone(), engine.clone());
             tokio::spawn(async move {
+                let limits = |ring: &Ring| engine.follow_keys(ring.keys().map(AsRef::as_ref));
                 let certificate = async {
                     if let Some(tls) = tls {
                         tls.follow(serving.clone()).await;
                     }
                 };
-                let keys = keys.follow(|| reloader.settings().keys, serving.clone());
+                let keys = keys.follow(|| reloader.settings().keys, limits, serving.clone());
                 tokio::join!(certificate, keys, reloader.follow_pins(serving.clone()));
             })
         };

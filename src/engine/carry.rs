@@ -32,20 +32,22 @@ use crate::{
     clock::Timestamp,
     ids::AttemptId,
     job::{
-        Fault,
+        Fault, HoldReason,
         retry::{self, Past, Policy, Step},
     },
     money::Usd,
     names::PipelineName,
     provider::{Call, Gathered},
-    routing::{Decision, Question, Route, decide, prompt::decide_cheaply},
+    routing::{Decision, Question, Route, decide, permitted, prompt::decide_cheaply},
     snapshot::Snapshot,
-    spec::{Pipeline, Target, TargetIx, condition::Facts},
+    spec::{AtLimit, Pipeline, Target, TargetIx, condition::Facts},
     store::{AttemptEnd, Claimed, Next, Settlement},
 };
 
 /// A throttled target whose wait is longer than this is passed over for the next of the chain.
 const SPILL_AFTER: Duration = Duration::from_mins(1);
+/// Prices are compared by answers of so many tokens, where nothing bounds them.
+const USUAL_ANSWER: u64 = 1_000;
 /// Times a job may decide anew in one carrying: a bound against circles, far above what chains and retries need.
 const MAX_TURNS: u32 = 1_000;
 
@@ -62,6 +64,8 @@ struct Carried<'a> {
     sizes: Sizes,
     /// Targets that cannot carry this request, with the reason; only ever grows.
     unfit: Vec<(TargetIx, Unfit)>,
+    /// Its pipeline's budget is spent, and it goes to the cheapest target.
+    thrifty: bool,
     version: u64,
 }
 
@@ -106,9 +110,21 @@ pub(super) async fn carry(engine: &Arc<Engine>, job: Claimed, stop: &Arc<Stop>) 
     };
     let past = Past::from_attempts(&job.attempts);
     let id = job.id.to_string();
-    Carried { engine, job, id, body, past, stop, live: None, sizes: Sizes::default(), unfit: Vec::new(), version: 0 }
-        .finish()
-        .await;
+    Carried {
+        engine,
+        job,
+        id,
+        body,
+        past,
+        stop,
+        live: None,
+        sizes: Sizes::default(),
+        unfit: Vec::new(),
+        thrifty: false,
+        version: 0,
+    }
+    .finish()
+    .await;
 }
 
 /// The same for a job whose caller waits, and which no row holds yet.
@@ -116,7 +132,7 @@ pub(super) async fn carry_live(engine: &Arc<Engine>, job: Claimed, body: Arc<Val
     engine.observe_claim(&job);
     let (id, live) = (job.id.to_string(), Some(live));
     let (past, sizes, unfit) = (Vec::new(), Sizes::default(), Vec::new());
-    Carried { engine, job, id, body, past, stop, live, sizes, unfit, version: 0 }.finish().await;
+    Carried { engine, job, id, body, past, stop, live, sizes, unfit, thrifty: false, version: 0 }.finish().await;
 }
 
 impl Carried<'_> {
@@ -149,13 +165,18 @@ impl Carried<'_> {
             // The whole pipeline is held: its jobs stay in the queue, and the hold is derived.
             return self.settle(None, Next::Queue).await;
         };
+        self.thrifty = match self.engine.budget_is_spent(lane, now) {
+            None => false,
+            Some(AtLimit::Cheapest) => true,
+            // Also a hold of the whole pipeline.
+            Some(AtLimit::Hold) => return self.settle(None, Next::Queue).await,
+        };
         let decision = self.decide(lane, now).await;
         self.engine.observe_decision(lane, &decision);
         let chain: Vec<TargetIx> = match &decision.route {
             Route::Hold(reason) => return self.settle(None, Next::Hold(*reason)).await,
-            Route::Dispatch(chain) => {
-                chain.iter().copied().filter(|ix| !self.unfit.iter().any(|(unfit, _)| unfit == ix)).collect()
-            }
+            Route::Dispatch(_) if self.thrifty => self.by_price(lane, &world.snapshot, &decision).await,
+            Route::Dispatch(chain) => chain.iter().copied().filter(|ix| self.fits(*ix)).collect(),
         };
         if chain.is_empty() {
             let failure = no_target_left(&self.job.pipeline, &self.unfit);
@@ -216,7 +237,12 @@ impl Carried<'_> {
             }
         };
         let mut line: SmallVec<[Ready<'_>; 1]> = smallvec![first];
-        line.extend(self.equals(lane, snapshot, decision, ix).await);
+        if !self.thrifty {
+            line.extend(self.equals(lane, snapshot, decision, ix).await);
+        }
+        if let Some(wait) = self.key_without_money(&line) {
+            return self.settle(None, wait).await;
+        }
         let ways = line.iter().map(|ready| ready.way(spec)).collect();
         let held = match self.wait_for_turn(lane, ways).await {
             Gate::Open(held) => held,
@@ -224,8 +250,8 @@ impl Carried<'_> {
             Gate::Changed => return Turn::Again,
         };
         let spilled = held.option() > 0;
-        let Ready { target, provider, model, prepared, size, .. } = line.swap_remove(held.option().min(line.len() - 1));
-        let most_cost = self.engine.most_cost(snapshot, &target, (&size, &prepared, &self.body), model);
+        let Ready { target, provider, model, prepared, size, most_cost, .. } =
+            line.swap_remove(held.option().min(line.len() - 1));
         let now = self.engine.clock.now();
         let mut going = Going {
             attempt: AttemptId::generate(),
@@ -275,15 +301,59 @@ impl Carried<'_> {
         match outcome {
             Ok(reply) => {
                 let charged = reply.usage.and_then(|usage| charge(&target, model, &usage));
-                self.engine.health.succeeded(pass, charged, &reply.rate_limit, ended_at);
-                self.succeed(lane, snapshot, model, &going, reply, ended_at).await
+                let cost = self.engine.cost(snapshot, &target, &reply);
+                self.engine.health.succeeded(pass, charged, cost, &reply.rate_limit, ended_at);
+                self.succeed(lane, model, &going, (reply, cost), ended_at).await
             }
             Err(error) => {
-                self.engine.health.failed(pass, &error, ended_at);
                 let known = usage.map(|usage| (usage, self.engine.known_cost(snapshot, &target, &self.body, &usage)));
+                self.engine.health.failed(pass, &error, known.and_then(|(_, cost)| cost), ended_at);
                 self.fail(lane, (chain, place), &going, error, known, ended_at).await
             }
         }
+    }
+
+    /// What becomes of a job whose key has no money for its call, if that is so.
+    fn key_without_money(&self, line: &[Ready<'_>]) -> Option<Next> {
+        let now = self.engine.clock.now();
+        let most = line.iter().filter_map(|ready| ready.most_cost).max().unwrap_or_default();
+        let (_, short) = self.engine.spending.short_of_key(&self.job.caller, most, now)?;
+        if short.is_spent() {
+            self.engine.spending.hold_for(&self.job.caller);
+            return Some(Next::Hold(HoldReason::Budget));
+        }
+        Some(Next::Wait(self.engine.spending.come_back(&self.job.caller, now)))
+    }
+
+    /// Whether a target may carry this request, as far as is known by now.
+    fn fits(&self, ix: TargetIx) -> bool {
+        !self.unfit.iter().any(|(unfit, _)| *unfit == ix)
+    }
+
+    /// The targets that routing permits, the cheapest for this job first; those without a price last. Compared by answers of
+    /// one length, the shortest that any of them is bounded to.
+    async fn by_price(&mut self, lane: &Lane, snapshot: &Snapshot, decision: &Decision) -> Vec<TargetIx> {
+        let mut ready = Vec::new();
+        for ix in permitted(&lane.loaded.pipeline, &lane.flags, decision) {
+            if !self.fits(ix) {
+                continue;
+            }
+            match self.ready(lane, snapshot, ix).await {
+                Ok(one) => ready.push(one),
+                Err(unfit) => self.unfit.push((ix, unfit)),
+            }
+        }
+        let bound = |one: &Ready<'_>| one.prepared.max_output_tokens.or_else(|| one.model?.max_output_tokens);
+        let output = ready.iter().filter_map(bound).min().unwrap_or(USUAL_ANSWER);
+        let price = |one: &Ready<'_>| {
+            self.engine.most_cost_of(snapshot, &one.target, &self.body, (one.size.prompt.most, output))
+        };
+        let mut priced: Vec<(Option<Usd>, TargetIx)> = ready.iter().map(|one| (price(one), one.ix)).collect();
+        priced.sort_by_key(|(price, _)| (price.is_none(), *price));
+        if lane.flags.disable_fallback.is_some() {
+            priced.truncate(1);
+        }
+        priced.into_iter().map(|(_, ix)| ix).collect()
     }
 
     /// Counts the targets that the request was too long for, once each.

@@ -46,7 +46,17 @@ impl Engine {
         model: Option<&Model>,
     ) -> Option<Usd> {
         let output = prepared.max_output_tokens.or_else(|| model?.max_output_tokens)?;
-        let tokens = (size.prompt.most, output);
+        self.most_cost_of(snapshot, target, body, (size.prompt.most, output))
+    }
+
+    /// The most that so many tokens of prompt and answer may cost.
+    pub(super) fn most_cost_of(
+        &self,
+        snapshot: &Snapshot,
+        target: &Target,
+        body: &Value,
+        tokens: (u64, u64),
+    ) -> Option<Usd> {
         let tier = asked_tier(target, body);
         snapshot.catalog.cost_at_most(target.api, &target.model, tokens, tier, self.multiplier(&target.provider))
     }

@@ -85,6 +85,8 @@ pub(super) async fn run(engine: Arc<Engine>, poll: Duration, stop: CancellationT
 }
 
 async fn round(engine: &Arc<Engine>) -> Result<Round, StoreError> {
+    #[cfg(test)]
+    engine.rounds.fetch_add(1, Ordering::Relaxed);
     claim_suspect(engine).await?;
     let free = engine.max_in_flight.saturating_sub(engine.inflight.len());
     let mut limited = free == 0;

@@ -167,6 +167,10 @@ impl Engine {
                 attempt.n, attempt.target, attempt.model
             ));
         }
+        if !record.summary.state.is_terminal() {
+            let most = self.health().price_of(record.summary.id).unwrap_or_default();
+            steps.extend(self.budget_in_words(&record.summary.pipeline, &record.summary.caller, most));
+        }
         if record.summary.state == State::Running
             && let Some(place) = self.health().place_of(record.summary.id, self.now())
         {

@@ -7,6 +7,7 @@
 
 mod demand;
 mod room;
+mod said;
 mod standing;
 
 use std::{
@@ -25,16 +26,19 @@ use tokio_util::sync::CancellationToken;
 pub(super) use demand::{charge, demand};
 pub(super) use room::Way;
 use room::{Parked, Quota, Room, TRY_AGAIN, Waiter};
+use said::{throttle, told};
 pub use standing::QuotaStanding;
 
+use super::spending::{Payers, Spending};
 use crate::{
     clock::{SharedClock, Timestamp},
     ids::JobId,
     job::{Fault, retry::Availability},
+    money::Usd,
     names::{ProviderName, Region},
     provider::{CallError, RateLimit},
     quota::{
-        Ask, Blocked, BreakerPhase, Ending, Learned, LineIx, Reservation, Scheduler, Throttle, TicketIx, Told, Verdict,
+        Ask, Blocked, BreakerPhase, Ending, Learned, LineIx, Reservation, Scheduler, TicketIx, Verdict,
         allowance::rate_cost,
     },
     settings::QuotaSetting,
@@ -80,6 +84,8 @@ pub(super) struct Wish {
     pub key: Arc<str>,
     /// Its caller waits: it goes before what is queued.
     pub interactive: bool,
+    /// Who pays.
+    pub payers: Box<Payers>,
     /// The lowest goes first.
     pub order: i64,
     /// The target routed to, then equal ones.
@@ -98,6 +104,9 @@ pub(super) struct Pass {
     flow: Arc<str>,
     line: LineIx,
     reservation: Reservation,
+    payers: Box<Payers>,
+    /// What it set aside of its payers' budgets.
+    most_cost: Usd,
 }
 
 /// A wish that waits.
@@ -109,7 +118,7 @@ pub(super) struct Waiting {
     pub pass: oneshot::Receiver<Pass>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Floor {
     room: Room,
     scheduler: Scheduler,
@@ -119,9 +128,10 @@ struct Floor {
 }
 
 /// The health of everything that is called.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
     floor: Mutex<Floor>,
+    spending: Arc<Spending>,
     /// The timer has to look earlier than it was told.
     earlier: Notify,
     /// A parked target answered again: held jobs may decide anew.
@@ -129,8 +139,21 @@ pub struct Health {
 }
 
 impl Health {
+    /// Everything is well, until something else is known.
+    pub(super) fn new(spending: Arc<Spending>) -> Self {
+        let room = Room::new(spending.clone());
+        let floor = Floor { room, scheduler: Scheduler::default(), next: 0, alarm: None };
+        Self { floor: Mutex::new(floor), spending, earlier: Notify::new(), mended: AtomicBool::new(false) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Floor> {
         self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Questions to limits so far.
+    #[cfg(test)]
+    pub(super) fn questions(&self) -> u64 {
+        self.lock().room.questions
     }
 
     /// Lets go who can go, as time passes, until `stop`.
@@ -179,7 +202,8 @@ impl Health {
             equals: lines.iter().skip(1).copied().collect(),
             spill_after: wish.spill_after,
         };
-        let waiter = Waiter { job: wish.job, flow: wish.flow, most: wish.most, ways: wish.ways, held: None, go };
+        let Wish { job, flow, most, ways, payers, .. } = wish;
+        let waiter = Waiter { job, flow, most, ways, payers, held: None, go };
         floor.room.waiters.insert(ticket, waiter);
         floor.scheduler.enter(ticket, ask);
         self.serve(&mut floor, now);
@@ -303,13 +327,15 @@ impl Health {
         if let Some(allowance) = floor.room.allowance(pass.line) {
             allowance.cancel(pass.reservation);
         }
+        self.spending.settle(now, &pass.payers, pass.most_cost, Usd::ZERO);
         // A try that was not made is the next one's.
         floor.room.of(&pass.key, now).breaker.on_fault(now, Fault::Interrupted);
         self.land(&mut floor, &pass, now);
     }
 
-    /// A call ended that says nothing of its target.
+    /// A call ended that says nothing of its target. It may have been billed.
     pub(super) fn settled(&self, pass: Pass, now: Timestamp) {
+        self.spending.settle(now, &pass.payers, pass.most_cost, pass.most_cost);
         let mut floor = self.lock();
         if let Some(allowance) = floor.room.allowance(pass.line) {
             allowance.settle(now, pass.reservation, &Ending::default());
@@ -318,9 +344,17 @@ impl Health {
         self.land(&mut floor, &pass, now);
     }
 
-    /// A call was answered.
-    pub(super) fn succeeded(&self, pass: Pass, charged: Option<u64>, said: &RateLimit, now: Timestamp) {
+    /// A call was answered; `bill` is what it cost, as far as that is known.
+    pub(super) fn succeeded(
+        &self,
+        pass: Pass,
+        charged: Option<u64>,
+        bill: Option<Usd>,
+        said: &RateLimit,
+        now: Timestamp,
+    ) {
         let (requests, tokens) = told(said);
+        self.spending.settle(now, &pass.payers, pass.most_cost, bill.unwrap_or_default());
         let mut floor = self.lock();
         if let Some(allowance) = floor.room.allowance(pass.line) {
             let ending = Ending { verdict: Verdict::Answered, charged, requests, tokens };
@@ -345,9 +379,11 @@ impl Health {
         }
     }
 
-    /// A call failed.
-    pub(super) fn failed(&self, pass: Pass, error: &CallError, now: Timestamp) {
+    /// A call failed; `bill` is what it cost, as far as that is known.
+    pub(super) fn failed(&self, pass: Pass, error: &CallError, bill: Option<Usd>, now: Timestamp) {
         let (requests, tokens) = told(&error.rate_limit);
+        let perhaps = if error.possibly_billed { pass.most_cost } else { Usd::ZERO };
+        self.spending.settle(now, &pass.payers, pass.most_cost, bill.unwrap_or(perhaps));
         let verdict = match error.fault {
             Fault::Throttled => Verdict::Throttled(throttle(error), error.retry_after),
             Fault::Unavailable => Verdict::Overloaded,
@@ -403,18 +439,36 @@ impl Floor {
                 else {
                     continue;
                 };
-                let pass = Pass { option, key: way.key.clone(), flow: waiter.flow.clone(), line, reservation };
+                let (key, most_cost) = (way.key.clone(), way.most_cost.unwrap_or_default());
+                let (flow, payers) = (waiter.flow.clone(), waiter.payers);
+                let pass = Pass { option, key, flow, line, reservation, payers, most_cost };
                 if let Err(pass) = waiter.go.send(pass) {
                     // Nobody waits any more: nothing will be sent.
                     if let Some(allowance) = self.room.allowance(pass.line) {
                         allowance.cancel(pass.reservation);
                     }
+                    self.room.spending.settle(now, &pass.payers, pass.most_cost, Usd::ZERO);
                     self.room.of(&pass.key, now).breaker.on_fault(now, Fault::Interrupted);
                     self.room.landed(&pass.flow, &pass.key);
                     self.scheduler.stir(pass.line);
                     self.scheduler.stir_flow(&pass.flow);
                 }
             }
+            self.send_the_poor_away();
+        }
+    }
+
+    /// Makes those decide anew whose budget turned out to be spent while they waited.
+    fn send_the_poor_away(&mut self) {
+        let (mut poor, flows) = std::mem::take(&mut self.room.poor);
+        if !flows.is_empty() {
+            poor.extend(self.room.waiters.iter().filter(|(_, it)| flows.contains(&it.flow)).map(|(ticket, _)| *ticket));
+        }
+        for ticket in poor {
+            if let Some(ask) = self.scheduler.withdraw(ticket) {
+                self.scheduler.stir(ask.line);
+            }
+            self.room.waiters.remove(&ticket);
         }
     }
 
@@ -427,29 +481,6 @@ impl Floor {
             self.scheduler.withdraw(ticket);
             self.room.waiters.remove(&ticket);
         }
-    }
-}
-
-fn told(said: &RateLimit) -> (Told, Told) {
-    let requests = Told { limit: said.limit_requests, remaining: said.remaining_requests, reset: said.reset_requests };
-    let tokens = Told { limit: said.limit_tokens, remaining: said.remaining_tokens, reset: said.reset_tokens };
-    (requests, tokens)
-}
-
-/// Which limit a provider names when it turns a call away.
-fn throttle(error: &CallError) -> Throttle {
-    let words = error.message.to_ascii_lowercase();
-    let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
-    if says(&["tokens per day", "token per day", "(tpd)"]) {
-        Throttle::TokensPerDay
-    } else if says(&["(tpm)", "tokens per min", "token per min", "too many tokens"]) {
-        Throttle::Tokens
-    } else if says(&["concurren"]) {
-        Throttle::Concurrency
-    } else if says(&["(rpm)", "requests per min", "too many requests"]) {
-        Throttle::Requests
-    } else {
-        Throttle::Unsaid
     }
 }
 

@@ -10,7 +10,6 @@ use crate::{
     clock::Timestamp,
     ids::JobId,
     job::{Envelope, State},
-    money::Usd,
     names::PipelineName,
     snapshot::LoadedPipeline,
     store::{NewJob, StoreError, Submitted},
@@ -67,16 +66,6 @@ pub enum IntakeError {
         key: String,
         /// The pipeline.
         pipeline: PipelineName,
-    },
-    /// The caller's key has spent what it may.
-    #[error(
-        "key {key:?} has spent its {budget} US dollars for today (UTC); it goes on tomorrow, or with a larger budget"
-    )]
-    Spent {
-        /// The key's name.
-        key: String,
-        /// A day.
-        budget: Usd,
     },
     /// The daemon is going down.
     #[error("this daemon is draining and takes no new jobs; try again in a moment")]
@@ -254,7 +243,7 @@ impl Engine {
         self.pipeline_for_caller(caller, envelope).map(drop)
     }
 
-    /// The pipeline of an envelope, if the caller reaches it and may still spend.
+    /// The pipeline of an envelope, if the caller reaches it.
     pub(super) fn pipeline_for_caller(
         &self,
         caller: &Caller,
@@ -271,10 +260,6 @@ impl Engine {
         let loaded = self.pipeline_for(envelope)?;
         if !caller.reaches(&loaded.pipeline.name) {
             return Err(not_reached(&loaded.pipeline.name));
-        }
-        let budget = caller.key().and_then(|key| key.limits.usd_per_day);
-        if let Some(budget) = budget.filter(|budget| self.spending.by(caller.id(), self.clock.now()) >= *budget) {
-            return Err(IntakeError::Spent { key: caller.name().to_owned(), budget });
         }
         Ok(loaded)
     }

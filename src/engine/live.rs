@@ -20,6 +20,7 @@ use crate::{
     clock::Timestamp,
     ids::JobId,
     job::{Envelope, HoldReason},
+    money::Usd,
     names::{PipelineName, TargetName},
     provider::{Call, CallError, ChatStream, Gathered, Provider, Reply},
     store::{Claimed, Fence, JobError, NewJob, Next, Settlement},
@@ -217,7 +218,8 @@ impl Engine {
         };
         let head = live.head(&job);
         if let Some(reason) = self.hold_of(&job.pipeline).filter(|reason| *reason != HoldReason::TargetsParked) {
-            live.fail(head, LiveFault::Held(reason), held_error(reason, &job.pipeline)).await;
+            let error = self.held_error(reason, &job.pipeline, &job.caller);
+            live.fail(head, LiveFault::Held(reason), error).await;
             return;
         }
         let left = self.clock.now().until(live.expires);
@@ -318,10 +320,16 @@ impl Live {
     }
 }
 
-pub(super) fn held_error(reason: HoldReason, pipeline: &PipelineName) -> JobError {
-    let message =
-        format!("pipeline {pipeline} takes no live requests now: {reason}; queued jobs wait until it goes on");
-    failure(&reason.to_string(), message, "service_unavailable_error", Some(reason.to_string()), None)
+impl Engine {
+    /// What a caller is told who cannot be held.
+    pub(super) fn held_error(&self, reason: HoldReason, pipeline: &PipelineName, caller: &str) -> JobError {
+        let budget =
+            (reason == HoldReason::Budget).then(|| self.budget_in_words(pipeline, caller, Usd::ZERO)).flatten();
+        let why = budget.unwrap_or_else(|| reason.to_string());
+        let message =
+            format!("pipeline {pipeline} takes no live requests now: {why}; queued jobs wait until it goes on");
+        failure(&reason.to_string(), message, "service_unavailable_error", Some(reason.to_string()), None)
+    }
 }
 
 fn crowded_error() -> JobError {

@@ -14,6 +14,7 @@ pub mod files;
 mod forecast;
 pub mod form;
 pub mod generations;
+mod granted;
 pub mod health;
 mod holds;
 mod inflight;
@@ -58,11 +59,11 @@ use self::{
     holds::HoldClocks,
     inflight::Inflight,
     levers::Runtime,
-    spending::{Spending, day_start},
+    spending::{Folded, Spending},
     world::World,
 };
 pub use self::{
-    forecast::{Ahead, Forecast},
+    forecast::{Ahead, BudgetAhead, Forecast, Refused},
     health::QuotaStanding,
     inflight::StopReason,
     quotas::SetQuota,
@@ -78,6 +79,7 @@ use crate::{
     provider::ProviderSet,
     routing::FlagLevels,
     snapshot::Snapshot,
+    spec::AtLimit,
     store::{Cancelled, DocumentKind, Recovered, Store, StoreError},
 };
 
@@ -123,7 +125,7 @@ pub struct Engine {
     health: Health,
     quota_book: quotas::QuotaBook,
     holds: HoldClocks,
-    spending: Spending,
+    spending: Arc<Spending>,
     inflight: Arc<Inflight>,
     batches: Batches,
     callbacks: callbacks::Callbacks,
@@ -136,6 +138,9 @@ pub struct Engine {
     released_at: AtomicU64,
     suspects_waiting: AtomicBool,
     suspect_running: AtomicBool,
+    /// Rounds of dispatch so far, for tests that nothing spins.
+    #[cfg(test)]
+    rounds: AtomicU64,
 }
 
 impl Engine {
@@ -147,8 +152,7 @@ impl Engine {
         let Parts { store, providers, snapshot, metrics, clock, node, max_in_flight, lease, retention } = parts;
         let recovered = store.register(node).await?;
         let now = clock.now();
-        let spent = store.spending(day_start(now)).await?;
-        let by_caller = store.spending_by_caller(day_start(now)).await?;
+        let spending = Arc::new(Spending::starting(now, Folded::read(store.as_ref(), now).await?));
         let holds = HoldClocks::restore(store.documents(DocumentKind::HoldClock).await?);
         let learned = store.documents(DocumentKind::Quota).await?;
         let revision = store.revision().await?;
@@ -167,10 +171,10 @@ impl Engine {
             runtime: Mutex::default(),
             levers_at: AtomicU64::new(revision),
             steering: tokio::sync::Mutex::default(),
-            health: Health::default(),
+            health: Health::new(spending.clone()),
             quota_book: quotas::QuotaBook::default(),
             holds,
-            spending: Spending::starting(now, spent, by_caller),
+            spending,
             inflight: Arc::default(),
             batches: Batches::default(),
             callbacks: callbacks::Callbacks::default(),
@@ -180,6 +184,8 @@ impl Engine {
             released_at: AtomicU64::new(0),
             suspects_waiting: AtomicBool::new(true),
             suspect_running: AtomicBool::new(false),
+            #[cfg(test)]
+            rounds: AtomicU64::new(0),
         });
         engine.remember_quotas(learned);
         let runtime = engine.read_runtime().await?;
@@ -208,6 +214,7 @@ impl Engine {
         let (engine, timer_stop) = (self.clone(), upkeep_stop.clone());
         loops.spawn(async move { engine.health.keep_time(engine.clock.clone(), timer_stop).await });
         loops.spawn(batches::run(self.clone(), stop.clone()));
+        loops.spawn(granted::run(self.clone(), stop.clone()));
         upkeep::spawn(self, &mut loops, pace, &upkeep_stop);
         loops.spawn(callbacks::run(self.clone(), pace.poll, upkeep_stop.clone()));
         stop.cancelled().await;
@@ -277,9 +284,36 @@ impl Engine {
         &self.health
     }
 
-    /// What a pipeline spent today.
-    pub fn spent_today(&self, pipeline: &PipelineName) -> Usd {
+    /// What a pipeline spent today and in this month (UTC).
+    pub fn spent(&self, pipeline: &PipelineName) -> (Usd, Usd) {
         self.spending.of(pipeline, self.now())
+    }
+
+    /// What keys may spend from now on.
+    pub fn follow_keys<'a>(&self, keys: impl Iterator<Item = &'a crate::access::Key>) {
+        self.spending.follow_keys(keys);
+    }
+
+    /// Which budget keeps a job from going that costs so much at most, how much of it is spent, and when it opens again; if
+    /// one does.
+    pub fn budget_in_words(&self, pipeline: &PipelineName, caller: &str, most: Usd) -> Option<String> {
+        let now = self.now();
+        let world = self.world.load();
+        let budget = world.lane(pipeline).and_then(|lane| lane.loaded.pipeline.budget);
+        if let Some(budget) = budget.filter(|budget| budget.at_limit == AtLimit::Hold)
+            && let Some(short) = self.spending.short_of(pipeline, &budget.into(), most, now)
+        {
+            return Some(short.in_words(&format!("pipeline {pipeline}")));
+        }
+        let (key, short) = self.spending.short_of_key(caller, most, now)?;
+        Some(short.in_words(&format!("key {key:?}")))
+    }
+
+    /// Whether a pipeline's budget is spent, and what becomes of its jobs then.
+    fn budget_is_spent(&self, lane: &world::Lane, now: Timestamp) -> Option<AtLimit> {
+        let spec = &lane.loaded.pipeline;
+        let budget = spec.budget?;
+        self.spending.spent_of(&spec.name, &budget.into(), now).map(|_| budget.at_limit)
     }
 
     /// Why every job of a pipeline is held now, if it is. Derived, never stored.
@@ -293,9 +327,7 @@ impl Engine {
     fn hold_of_lane(&self, lane: &world::Lane) -> Option<HoldReason> {
         let spec = &lane.loaded.pipeline;
         let now = self.clock.now();
-        if let Some(budget) = spec.budget
-            && self.spending.of(&spec.name, now) >= budget.usd_per_day
-        {
+        if self.budget_is_spent(lane, now) == Some(AtLimit::Hold) {
             return Some(HoldReason::Budget);
         }
         let parked = |target| self.health.is_parked(target, now);

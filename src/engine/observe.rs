@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Engine,
+    spending::BudgetStanding,
     world::{Lane, World},
 };
 use crate::{
@@ -161,7 +162,28 @@ impl Engine {
         self.metrics.set_jobs(&self.seen_counts(counts));
         self.metrics.set_oldest(&self.store.oldest_queued().await?, now);
         self.health.observe(&self.metrics, now);
+        self.observe_budgets(now);
         Ok(())
+    }
+
+    fn observe_budgets(&self, now: Timestamp) {
+        let used = |standing: &BudgetStanding| {
+            let cap = standing.cap.approximate();
+            let used = if cap > 0.0 { standing.spent.approximate() / cap } else { 1.0 };
+            (<&'static str>::from(standing.period), used)
+        };
+        let world = self.world.load();
+        let budgets = world.lanes().filter_map(|(name, lane)| Some((name, lane.loaded.pipeline.budget?)));
+        let pipelines: Vec<_> =
+            budgets.map(|(name, budget)| (name, self.spending.standings(name, &budget.into(), now))).collect();
+        let keys = self.spending.key_standings(now);
+        let flat = |name, standings: &[BudgetStanding]| -> Vec<_> {
+            standings.iter().map(used).map(|(period, used)| (name, period, used)).collect()
+        };
+        self.metrics.set_budgets(
+            pipelines.iter().flat_map(|(name, standings)| flat(name.as_str(), standings)),
+            keys.iter().flat_map(|(name, standings)| flat(name.as_str(), standings)),
+        );
     }
 
     /// The counts as callers see them: what a held pipeline has queued is held.

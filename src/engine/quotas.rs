@@ -12,9 +12,10 @@ use std::{
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::{
-    Engine,
+    Engine, granted,
     health::QuotaStanding,
     levers::{Act, LeverError, audit},
 };
@@ -107,19 +108,28 @@ impl SetQuota {
             ramp: None,
             share: Decimal::ONE,
             pool: false,
+            from_aws: false,
         }
     }
 }
 
 /// The quotas that are configured, and those that operators set.
 #[derive(Debug, Default)]
-pub(super) struct QuotaBook(Mutex<Book>);
+pub(super) struct QuotaBook {
+    book: Mutex<Book>,
+    /// Somebody wants to know now what AWS grants.
+    pub(super) asked: Notify,
+}
 
 #[derive(Debug, Default)]
-struct Book {
-    configured: Vec<QuotaSetting>,
+pub(super) struct Book {
+    pub(super) configured: Vec<QuotaSetting>,
     ramps: Vec<ProviderName>,
     set: BTreeMap<String, SetQuota>,
+    /// What AWS said, by account and region ...
+    pub(super) read: granted::Read,
+    /// ... and what it means for the targets of this moment.
+    pub(super) granted: Vec<QuotaSetting>,
 }
 
 impl Engine {
@@ -155,12 +165,15 @@ impl Engine {
         book.ramps = ramps;
         drop(book);
         self.apply_quotas();
+        self.ask_aws_for_quotas();
     }
 
-    fn apply_quotas(&self) {
+    pub(super) fn apply_quotas(&self) {
         let book = self.book();
         let mut quotas: Vec<QuotaSetting> = book.set.values().map(SetQuota::setting).collect();
-        quotas.extend(book.configured.iter().cloned());
+        // What somebody wrote down goes before what AWS says.
+        quotas.extend(book.configured.iter().filter(|quota| !quota.from_aws).cloned());
+        quotas.extend(book.granted.iter().cloned());
         let ramps = book.ramps.clone();
         drop(book);
         self.health.install_quotas(&quotas, ramps, self.clock.now());
@@ -251,8 +264,8 @@ impl Engine {
         self.store.apply(changes, None).await
     }
 
-    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        self.quota_book.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.quota_book.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

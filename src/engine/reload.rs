@@ -319,6 +319,9 @@ impl Reloader {
             tracing::error!(%error, "what holds files at an earlier version could not be written down");
         }
         report_faults(&files);
+        if matches!(trigger, ReloadTrigger::Signal | ReloadTrigger::Api) {
+            self.engine.ask_aws_for_quotas();
+        }
         let took = started.elapsed();
         self.engine.metrics.reloaded(trigger, result_of(&files, changed), took, now);
         ReloadReport { generation: loaded.snapshot.generation, changed, files, needs_restart }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, sync::atomic::Orderi
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, levers::LeverError, spending::DAY};
+use super::{Engine, levers::LeverError, spending::MONTH};
 use crate::{
     clock::Timestamp,
     names::PipelineName,
@@ -41,6 +41,8 @@ impl Default for Pace {
 
 /// Rows that one pass moves at most, so that it shares the store.
 const PASS: u32 = 1_000;
+/// The audit trail is kept for a day at least.
+const DAY: Duration = Duration::from_hours(24);
 /// Heartbeats in one lease.
 const BEATS: u32 = 3;
 
@@ -149,7 +151,7 @@ impl Engine {
     async fn release_held(&self) -> Result<(), StoreError> {
         let version = self.world.load().version;
         let changed = self.released_at.swap(version, Ordering::AcqRel) != version;
-        if changed || self.health.take_mended() {
+        if changed || self.health.take_mended() || self.spending.take_reopened(self.clock.now()) {
             while self.store.release(None, PASS).await? >= u64::from(PASS) {}
             return Ok(());
         }
@@ -196,7 +198,7 @@ impl Engine {
             results: cut(|retention| retention.results),
             default_prompts: now - default.prompts,
             default_results: now - default.results,
-            ledger: now - retention.ledger.max(DAY),
+            ledger: now - retention.ledger.max(MONTH),
             audit: now - retention.audit.max(DAY),
         };
         loop {

@@ -159,7 +159,6 @@ impl From<IntakeError> for ApiError {
             IntakeError::NotReached { .. } => {
                 Self::forbidden("pipeline_not_allowed", message).blaming(Some("pipeline"))
             }
-            IntakeError::Spent { .. } => Self::too_many("insufficient_quota", message, None),
             IntakeError::Draining | IntakeError::Store(_) => Self::unavailable(message),
         }
     }

@@ -51,7 +51,9 @@ pub struct App {
 impl App {
     /// Takes over what became of keys just now.
     async fn refresh_keys(&self) -> Result<(), ApiError> {
-        Ok(self.keys.refresh(&self.reloader.settings().keys).await?)
+        self.keys.refresh(&self.reloader.settings().keys).await?;
+        self.engine.follow_keys(self.keys.ring().keys().map(AsRef::as_ref));
+        Ok(())
     }
 }
 

@@ -102,7 +102,9 @@ impl JobView {
         let hold = derived.or(summary.hold);
         let state = if derived.is_some() { State::Held } else { summary.state };
         let (reason, reason_code) = match (state, hold) {
-            (State::Held, Some(hold)) => (Some(hold_in_words(hold, &summary.pipeline)), Some(hold.to_string())),
+            (State::Held, Some(hold)) => {
+                (Some(hold_in_words(engine, hold, &summary.pipeline, &summary.caller)), Some(hold.to_string()))
+            }
             (State::Waiting, _) => (
                 summary.until.map(|until| format!("waits until {until}")),
                 Some(if summary.attempts == 0 { "not_before" } else { "between_attempts" }.to_owned()),
@@ -190,10 +192,10 @@ impl JobView {
 }
 
 /// Why a job is held, and what would free it.
-pub fn hold_in_words(hold: HoldReason, pipeline: &PipelineName) -> String {
+pub fn hold_in_words(engine: &Engine, hold: HoldReason, pipeline: &PipelineName, caller: &str) -> String {
     match hold {
         HoldReason::Paused => format!("pipeline {pipeline} is paused; clear PAUSE to go on"),
-        HoldReason::Budget => format!("pipeline {pipeline} has spent its budget for today (UTC); it goes on tomorrow, or with a larger `budget`"),
+        HoldReason::Budget => engine.budget_in_words(pipeline, caller, Usd::ZERO).unwrap_or_else(|| "its budget has opened again; it goes on in a moment".to_owned()),
         HoldReason::Confined => format!("no target of pipeline {pipeline} keeps this job's data where its rule confines it"),
         HoldReason::PipelineRemoved => format!("no spec defines pipeline {pipeline}; put its file back, or cancel the job"),
         HoldReason::ForcedProviderHasNoTarget => format!("a provider is forced that pipeline {pipeline} has no target for; clear the flag, or add a target"),

@@ -237,6 +237,17 @@ impl Metrics {
         }));
     }
 
+    /// Every budget: whose, the period, and how much of it is spent.
+    pub fn set_budgets<'a>(
+        &self,
+        pipelines: impl IntoIterator<Item = (&'a str, &'static str, f64)>,
+        keys: impl IntoIterator<Item = (&'a str, &'static str, f64)>,
+    ) {
+        let labelled = |(name, period, used): (&'a str, &'static str, f64)| ([name, period], used);
+        self.series.budget_utilization.replace(pipelines.into_iter().map(labelled));
+        self.series.key_budget_utilization.replace(keys.into_iter().map(labelled));
+    }
+
     /// Every circuit breaker.
     pub fn set_breakers<'a>(&self, breakers: impl IntoIterator<Item = BreakerReading<'a>>) {
         self.series.breaker_state.replace(breakers.into_iter().map(|reading| {

@@ -133,6 +133,10 @@ series! {
 
     /// How much of a quota is used, 0 to 1, by kind of quota.
     quota_utilization: Gauge = "landbridge_quota_utilization_ratio" ["provider", "model", "region", "kind"];
+    /// How much of a pipeline's budget is spent, 0 to 1 and above, for this `day` and `month`.
+    budget_utilization: Gauge = "landbridge_budget_utilization_ratio" ["pipeline", "period"];
+    /// How much of a key's budget is spent, 0 to 1 and above, for this `day` and `month`.
+    key_budget_utilization: Gauge = "landbridge_key_budget_utilization_ratio" ["key", "period"];
     /// State of a circuit breaker: 0 closed, 1 half open, 2 open.
     breaker_state: Gauge = "landbridge_breaker_state" ["provider", "model", "region"];
 

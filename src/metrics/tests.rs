@@ -137,6 +137,7 @@ fn touch_everything(metrics: &Metrics, pipeline: &PipelineName, target: &TargetN
         kind: QuotaKind::TokensPerMinute,
         used: 0.9,
     }]);
+    metrics.set_budgets([(pipeline.as_str(), "day", 0.5)], [("ci", "month", 1.0)]);
     metrics.set_breakers([BreakerReading {
         provider: &provider,
         model: "m",

@@ -24,7 +24,7 @@ pub use streaming::{ChatStream, Gathered};
 use crate::{
     ids::JobId,
     job::Fault,
-    names::ProviderName,
+    names::{ProviderName, Region},
     settings::{ApiSettings, MediaSettings, ProviderSettings, Settings},
     spec::Target,
     usage::Usage,
@@ -122,11 +122,30 @@ pub trait Provider: Send + Sync {
         Err(Classified::unbilled(Fault::Refused, message).with_code("not_supported").into())
     }
 
+    /// What the account is granted in a region, where AWS Service Quotas tells it; in its own, where none is named.
+    ///
+    /// # Errors
+    /// [`CallError`], also where nobody tells it.
+    async fn service_quotas(&self, region: Option<&Region>) -> Result<Vec<ServiceQuota>, CallError> {
+        let _ = region;
+        let message = "this provider is not in AWS Service Quotas".to_owned();
+        Err(Classified::unbilled(Fault::Refused, message).with_code("not_supported").into())
+    }
+
     /// Sends one request and hands over its answer piece by piece. Dropping the future or the stream stops the call.
     ///
     /// # Errors
     /// [`CallError`] with the fault, when there is no answer to begin with. What fails later is in the stream.
     async fn stream(&self, call: Call) -> Result<ChatStream, CallError>;
+}
+
+/// One quota of an account, as AWS Service Quotas tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceQuota {
+    /// What it is called, for people.
+    pub name: String,
+    /// What is granted.
+    pub value: f64,
 }
 
 /// The configured providers by name.

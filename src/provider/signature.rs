@@ -1,4 +1,4 @@
-//! AWS signatures (SigV4) for calls that no SDK makes: Bedrock's endpoint in OpenAI's form.
+//! AWS signatures (SigV4) for calls that no SDK makes: Bedrock's endpoint in OpenAI's form, Service Quotas.
 //!
 //! Invariant: a request is signed once, right before it leaves, with credentials that have not expired; no secret is
 //! ever printed.
@@ -23,6 +23,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::bedrock::without_credentials;
 use crate::{job::Fault, wire::faults::Classified};
 
+/// Which operation of a service is meant, where the address does not say.
+pub(super) const TARGET: HeaderName = HeaderName::from_static(TARGET_NAME);
+const TARGET_NAME: &str = "x-amz-target";
 /// Credentials are asked for anew so long before they expire.
 const BEFORE_EXPIRY: Duration = Duration::from_mins(5);
 /// Credentials that name no end are asked for anew after so long.
@@ -101,9 +104,11 @@ impl Signer {
             .map_err(|error| unsigned(&error))?
             .into();
         let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let target = headers.get(TARGET).and_then(|value| value.to_str().ok());
         let signed = content_type.map(|value| ("content-type", value));
-        let request = SignableRequest::new("POST", url, signed.into_iter(), SignableBody::Bytes(body))
-            .map_err(|error| unsigned(&error))?;
+        let signed = signed.into_iter().chain(target.map(|value| (TARGET_NAME, value)));
+        let request =
+            SignableRequest::new("POST", url, signed, SignableBody::Bytes(body)).map_err(|error| unsigned(&error))?;
         let (instructions, _) = sign(request, &params).map_err(|error| unsigned(&error))?.into_parts();
         for header in instructions.into_parts().0 {
             let name = HeaderName::from_static(header.name());

@@ -318,7 +318,11 @@ impl Allowance {
     fn throttled(&mut self, now: Timestamp, reservation: Reservation, kind: Throttle, hint: Option<Duration>) {
         let Reservation { at, number, requests, tokens } = reservation;
         match kind {
-            Throttle::TokensPerDay => return self.close(now, next_day(now), Limit::TokensPerDay),
+            Throttle::TokensPerDay => {
+                // The provider's own word on its day, where it gives one; days differ.
+                let until = hint.map_or_else(|| next_day(now), |hint| now + hint.min(LONGEST_CLOSURE));
+                return self.close(now, until, Limit::TokensPerDay);
+            }
             Throttle::Exhausted => {
                 let until = now + hint.unwrap_or(LONGEST_WISH).min(LONGEST_CLOSURE);
                 return self.close(now, until, Limit::Exhausted);

@@ -170,8 +170,10 @@ pub enum Limit {
     TargetConcurrency,
     /// The provider fails; one call at a time tries it.
     Breaker,
-    /// The budget is reserved by calls in flight.
+    /// The pipeline's budget is spent, or reserved by calls in flight.
     Budget,
+    /// The key's budget is spent, or reserved by calls in flight.
+    KeyBudget,
     /// Others of the same quota go first.
     Turn,
 }
@@ -190,6 +192,7 @@ impl Limit {
             Self::TargetConcurrency => "the target's `concurrency`",
             Self::Breaker => "the provider's recovery from failures",
             Self::Budget => "the pipeline's budget, reserved by calls in flight",
+            Self::KeyBudget => "the budget of the key that handed it in",
             Self::Turn => "its turn among the jobs of the same quota",
         }
     }

@@ -4,8 +4,10 @@
 //! nothing for longer than it would have taken anyway. Nothing here knows jobs, pipelines or who asks.
 
 pub mod allowance;
+pub mod applied;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod crowd;
 pub mod day;
 pub mod fair;
@@ -19,6 +21,7 @@ pub mod scheduler;
 pub use allowance::{Allowance, Ending, Learned, Reservation, Standing, Throttle, Verdict};
 pub use breaker::{Breaker, BreakerPhase, BreakerPolicy};
 pub use bucket::Bucket;
+pub use budget::{Caps, Period, Purse, Short};
 pub use grant::{Blocked, Demand, Grant, Limit, ProfileClass, QuotaKey};
 pub use rate::{LearnedRate, Source, Told};
 pub use scheduler::{Ask, Gate, Granted, LineIx, LineStanding, Scheduler, TicketIx};

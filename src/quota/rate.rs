@@ -223,7 +223,9 @@ impl Rate {
 
     /// Believes the provider's headers on the answer to a call sent at `at`, as far as they make sense.
     pub fn hear(&mut self, now: Timestamp, at: Timestamp, mark: Mark, told: Told) {
-        let Some(limit) = told.limit.filter(|limit| (1..=ABSURD).contains(limit)) else { return };
+        // A limit that the very call would not have fitted is no limit.
+        let plausible = mark.amount.max(1)..=ABSURD;
+        let Some(limit) = told.limit.filter(|limit| plausible.contains(limit)) else { return };
         if self.told != Some(limit) {
             if self.known().is_none() {
                 // Now it is known: no need to feel for it, nor to be shy of what was felt.

@@ -5,12 +5,15 @@
 
 use smallvec::SmallVec;
 
-use super::decision::{Arm, ArmChoice, Decision, Question, Reason, Route};
+use super::{
+    decision::{Arm, ArmChoice, Decision, Question, Reason, Route},
+    flags::EffectiveFlags,
+};
 use crate::{
     job::HoldReason,
     money::BasisPoints,
     rollout,
-    spec::{Destination, MissingKey, OnMissing, RolloutIx, Rule, TargetIx, condition::Verdict},
+    spec::{Destination, MissingKey, OnMissing, Pipeline, RolloutIx, Rule, TargetIx, condition::Verdict},
 };
 
 type Reasons = SmallVec<[Reason; 6]>;
@@ -73,6 +76,27 @@ fn route(
         }
     }
     Ok(chain)
+}
+
+/// Every target that may serve a job that was decided for, whatever its rule prefers: as confinement, forced providers and
+/// a rollout below 100 % allow; in the order of the spec.
+pub fn permitted(pipeline: &Pipeline, flags: &EffectiveFlags, decision: &Decision) -> SmallVec<[TargetIx; 4]> {
+    let rule = decision.rule.and_then(|place| pipeline.route.get(usize::from(place)));
+    let withheld = decision.arm.and_then(|choice| withheld(pipeline, flags, &choice));
+    let all = (0..pipeline.targets.len()).filter_map(|place| u16::try_from(place).ok()).map(TargetIx);
+    all.filter(|target| {
+        let confined = rule.and_then(|rule| rule.confine.as_ref()).is_none_or(|confine| confine.permits(*target));
+        let forced = flags.forced.is_empty() || flags.permitted.get(target.get()).copied().unwrap_or(false);
+        confined && forced && withheld != Some(*target)
+    })
+    .collect()
+}
+
+/// The candidate that a baseline job may not fall back to.
+fn withheld(pipeline: &Pipeline, flags: &EffectiveFlags, choice: &ArmChoice) -> Option<TargetIx> {
+    let rollout = pipeline.rollout(choice.rollout);
+    let below = choice.percent < BasisPoints::ALL && !rollout.fallback_to_candidate;
+    (choice.served == Arm::Baseline && (below || flags.rolled_back)).then_some(rollout.candidate)
 }
 
 /// The first rule whose condition holds.
@@ -166,11 +190,7 @@ fn with_fallback(
     arm: Option<&ArmChoice>,
     reasons: &mut Reasons,
 ) -> Chain {
-    let withheld = arm.filter(|choice| choice.served == Arm::Baseline).and_then(|choice| {
-        let rollout = question.pipeline.rollout(choice.rollout);
-        let below = choice.percent < BasisPoints::ALL && !rollout.fallback_to_candidate;
-        (below || question.flags.rolled_back).then_some(rollout.candidate)
-    });
+    let withheld = arm.and_then(|choice| withheld(question.pipeline, question.flags, choice));
     let mut chain = Chain::new();
     chain.push(first);
     let mut left_out = false;

@@ -13,7 +13,7 @@ pub mod prompt;
 mod tests;
 pub mod words;
 
-pub use decide::decide;
+pub use decide::{decide, permitted};
 pub use decision::{Arm, ArmChoice, Assignment, Decision, DecisionRecord, Question, Reason, Route};
 pub use flags::{EffectiveFlags, FlagLevels, FlagSource, ForcedProviders};
 pub use prompt::decide_counting;

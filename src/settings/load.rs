@@ -169,7 +169,8 @@ fn settings(path: &Path, root: &Node, environment: &Environment, findings: &mut 
     };
     let providers = section.require("providers", findings).and_then(|node| providers::read(node, findings));
     let names = section.get("providers").map_or_else(BTreeSet::new, providers::names);
-    let quotas = section.get("quotas").map_or(Some(Vec::new()), |node| quotas::read(node, &names, findings));
+    let quotas =
+        section.get("quotas").map_or(Some(Vec::new()), |node| quotas::read(node, &names, providers.as_ref(), findings));
     let prices = section.get("prices").map_or(Some([].into()), |node| prices::read(node, &names, findings));
     let lease = span(&section, "lease", LEASE, Duration::from_secs(1)..=Duration::from_hours(1), findings);
     let drain = span(&section, "drain", DRAIN, Duration::ZERO..=Duration::from_hours(1), findings);

@@ -276,6 +276,8 @@ pub struct QuotaSetting {
     pub share: Decimal,
     /// One allowance for all that the glob matches, instead of one each.
     pub pool: bool,
+    /// What is granted is read from AWS Service Quotas.
+    pub from_aws: bool,
 }
 
 impl QuotaSetting {

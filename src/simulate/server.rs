@@ -277,6 +277,7 @@ fn router(world: Arc<World>) -> Router {
         .route("/v1/models", get(models))
         .route("/openai/v1/chat/completions", post(chat_on_bedrock))
         .route("/model/{model}/{operation}", post(model_operation))
+        .route("/", post(service_quotas))
         .route("/_simulate/config", get(admin::config).put(admin::configure))
         .route("/_simulate/journal", get(admin::journal))
         .route("/_simulate/counts", get(admin::counts))
@@ -325,6 +326,11 @@ async fn model_operation(
     };
     let incoming = Incoming { api: Api::Bedrock, operation, model: Some(model), headers, body, scissors };
     call::serve(world, incoming).await
+}
+
+async fn service_quotas(State(world): State<Arc<World>>, headers: HeaderMap, body: bytes::Bytes) -> Response {
+    let quotas = world.inner().config.quotas.clone();
+    bedrock::service_quotas(&headers, &body, &world.catalog, &quotas).into_response()
 }
 
 async fn models(State(world): State<Arc<World>>) -> Response {

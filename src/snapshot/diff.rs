@@ -149,6 +149,17 @@ fn other_parts(old: &Pipeline, new: &Pipeline) -> Vec<&'static str> {
         };
         pipeline.rollouts.iter().map(one).collect()
     };
+    let shares = |pipeline: &Pipeline| {
+        let equals: Vec<String> = (pipeline.sharing.equivalents.iter())
+            .map(|(ix, equals)| format!("{:?} {:?}", named(pipeline, &[*ix]), named(pipeline, equals)))
+            .collect();
+        equals
+    };
+    let bounds = |pipeline: &Pipeline| -> Vec<String> {
+        (pipeline.sharing.concurrency.iter())
+            .map(|(ix, most)| format!("{:?} {most}", named(pipeline, &[*ix])))
+            .collect()
+    };
     let limits = |pipeline: &Pipeline| {
         let fair_by = pipeline.sharing.fair_by.as_ref().map(|key| key.source().to_owned());
         (pipeline.concurrency, pipeline.sharing.weight, fair_by)
@@ -163,6 +174,8 @@ fn other_parts(old: &Pipeline, new: &Pipeline) -> Vec<&'static str> {
         ("retry", old.retry != new.retry || old.sharing.spill_after != new.sharing.spill_after),
         ("deadline", old.deadline != new.deadline),
         ("limits", limits(old) != limits(new)),
+        ("targets' concurrency", bounds(old) != bounds(new)),
+        ("equivalents", shares(old) != shares(new)),
         ("budget", old.budget != new.budget),
         ("priority", old.priority != new.priority),
         ("retention", old.retention != new.retention),

@@ -118,7 +118,7 @@ pub const LIMITS: Keys = Keys::new("`limits`", &["concurrency", "weight", "fair_
 ]);
 
 /// `budget`.
-pub const BUDGET: Keys = Keys::new("`budget`", &["usd_per_day"]).unbuilt(&[("usd_per_month", "use `usd_per_day`")]);
+pub const BUDGET: Keys = Keys::new("`budget`", &["usd_per_day", "usd_per_month", "at_limit"]);
 
 /// `retention`.
 pub const RETENTION: Keys = Keys::new("`retention`", &["prompts", "results"]).unbuilt(&[

@@ -20,8 +20,8 @@ pub mod target;
 pub use flags::{Flag, FlagSet};
 pub use model_definition::{ModelDefinition, ModelDefinitions};
 pub use pipeline::{
-    Accept, Budget, Confinement, Destination, MissingKey, OnMissing, Pipeline, Retention, Retry, Rollout, RolloutIx,
-    Rule, Sharing, SpecTest,
+    Accept, AtLimit, Budget, Confinement, Destination, MissingKey, OnMissing, Pipeline, Retention, Retry, Rollout,
+    RolloutIx, Rule, Sharing, SpecTest,
 };
 pub use providers::{Api, ProviderFacts, Providers};
 pub use read::{Context, Read, read, read_flags, salvage_flags, salvage_name};

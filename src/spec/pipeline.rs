@@ -244,11 +244,26 @@ impl Default for Sharing {
     }
 }
 
-/// Spending limits of a pipeline.
+/// Spending limits of a pipeline; at least one of the two is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// US dollars in a day (UTC).
-    pub usd_per_day: Usd,
+    pub usd_per_day: Option<Usd>,
+    /// US dollars in a month (UTC).
+    pub usd_per_month: Option<Usd>,
+    /// What becomes of jobs once one of them is spent.
+    pub at_limit: AtLimit,
+}
+
+/// What becomes of jobs when the budget is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub enum AtLimit {
+    /// They are held until there is a budget again.
+    #[default]
+    Hold,
+    /// They go on, to the cheapest target that may serve them.
+    Cheapest,
 }
 
 /// How long contents are kept after a job has ended.

@@ -145,8 +145,21 @@ async fn a_declared_key_has_its_hash_in_a_file_and_its_limits() {
     let header = |name: &str| response.headers()[name].to_str().unwrap().parse::<u64>().unwrap();
     assert!((1..=20).contains(&header("retry-after")) && (1..=20_000).contains(&header("retry-after-ms")));
     assert!(response.headers().contains_key("x-request-id"));
+    // What is queued is held, and says why; who waits is told.
     let (status, answer) = ask(&daemon, "spent", "POST /v1/jobs", Some(job(1))).await;
-    assert_eq!((status, &answer["error"]["code"]), (429, &json!("insufficient_quota")));
+    assert_eq!(status, 202, "{answer}");
+    let path = format!("GET /v1/jobs/{}", answer["id"].as_str().unwrap());
+    eventually("it is held", || async { ask(&daemon, "spent", &path, None).await.1["state"] == "held" }).await;
+    let (_, held) = ask(&daemon, "spent", &path, None).await;
+    assert_eq!(held["reason_code"], "budget");
+    let reason = held["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("key \"spent\" has spent 0 of its 0 US dollars") && reason.contains("opens again at"),
+        "{reason}"
+    );
+    let chat = json!({ "model": "triage", "messages": [{ "role": "user", "content": "hi" }] });
+    let (status, answer) = ask(&daemon, "spent", "POST /v1/chat/completions", Some(chat)).await;
+    assert_eq!((status, &answer["error"]["code"]), (429, &json!("insufficient_quota")), "{answer}");
     // A new hash in the file takes over.
     std::fs::write(&file, hash("second")).unwrap();
     eventually("the new key opens", || async { ask(&daemon, "second", "GET /v1/jobs", None).await.0 != 401 }).await;

@@ -1,5 +1,6 @@
 //! The real binary, over real sockets, on a real SQLite file, calling simulated endpoints through its real clients.
 
+mod aws_quotas;
 mod bad_input;
 mod batches;
 mod callbacks;
@@ -15,6 +16,7 @@ mod keys;
 mod levers;
 mod metrics;
 mod plan;
+mod quiet;
 mod reload;
 mod routes;
 mod shared;

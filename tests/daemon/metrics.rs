@@ -12,6 +12,9 @@ use super::{
 /// Counts calls of models without a price, of which the endpoints have none.
 const OF_UNPRICED_MODELS: &str = "landbridge_unpriced_attempts_total";
 
+/// Tells of keys with a budget, of which there are none: with one, everybody would need a key.
+const OF_KEYS: &str = "landbridge_key_budget_utilization_ratio";
+
 /// The names of all series in dashboards and rules.
 fn series_named() -> BTreeSet<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
@@ -30,7 +33,7 @@ fn series_named() -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_has_worked_exports_every_series_that_is_looked_at() {
     let streamed = SPEC.replace("defaults: { max_tokens: 64 }", "stream: true, defaults: { max_tokens: 64 }");
-    let site = Site::new(&format!("{streamed}labels: {{ team: support }}\n")).await;
+    let site = Site::new(&format!("{streamed}labels: {{ team: support }}\nbudget: {{ usd_per_day: 1000 }}\n")).await;
     let settings = std::fs::read_to_string(site.path().join("config/landbridge.yaml")).unwrap();
     let quotas = "quotas:\n  - { provider: openai, model: \"gpt-*\", requests_per_minute: 60000 }\n";
     site.save("config/landbridge.yaml", &(settings + quotas));
@@ -48,7 +51,7 @@ async fn a_daemon_that_has_worked_exports_every_series_that_is_looked_at() {
     daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE", "value": true, "reason": "test" })).await;
     daemon.post("/v1/jobs", job(1_000)).await;
     let mut named = series_named();
-    assert!(named.remove(OF_UNPRICED_MODELS) && named.len() > 20, "{named:?}");
+    assert!(named.remove(OF_UNPRICED_MODELS) && named.remove(OF_KEYS) && named.len() > 20, "{named:?}");
     let missing = std::sync::Mutex::new(Vec::new());
     eventually("every series is there", || async {
         let text = daemon.text("/metrics").await;

@@ -61,6 +61,8 @@ pub(super) struct Policy {
     behind: BTreeMap<String, Behind>,
     guardrails: BTreeSet<String>,
     counted: BTreeSet<String>,
+    /// Whether quotas are read from AWS Service Quotas.
+    quotas: bool,
     words: BTreeMap<String, BTreeSet<String>>,
     notes: BTreeSet<String>,
 }
@@ -72,6 +74,12 @@ impl Policy {
             policy.add(need, account);
         }
         policy
+    }
+
+    /// Quotas are read from AWS Service Quotas.
+    pub(super) fn reading_quotas(mut self) -> Self {
+        self.quotas = true;
+        self
     }
 
     fn add(&mut self, need: &Need, account: &str) {
@@ -181,6 +189,11 @@ impl Policy {
             let all = self.counted.iter().map(String::as_str).collect();
             statements.push(statement("CountedModels", &["bedrock:CountTokens"].into(), &all, None));
         }
+        if self.quotas {
+            // The service has no resources to narrow this to.
+            let all = BTreeSet::from(["*"]);
+            statements.push(statement("Quotas", &["servicequotas:ListServiceQuotas"].into(), &all, None));
+        }
         json!({ "Version": "2012-10-17", "Statement": statements })
     }
 
@@ -198,6 +211,7 @@ impl Policy {
         let mut actions: Actions = called.flatten().copied().collect();
         actions.extend((!self.guardrails.is_empty()).then_some("bedrock:ApplyGuardrail"));
         actions.extend((!self.counted.is_empty()).then_some("bedrock:CountTokens"));
+        actions.extend(self.quotas.then_some("servicequotas:ListServiceQuotas"));
         text += "\nActions: ";
         text += &Vec::from_iter(actions).join(", ");
         text.push('\n');

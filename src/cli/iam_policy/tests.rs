@@ -69,3 +69,13 @@ fn streams_counts_and_guardrails_are_allowed_where_they_are_used() {
     assert_eq!(first["Action"], serde_json::json!(["bedrock:InvokeModelWithResponseStream"]));
     assert_eq!(first["Resource"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn quotas_that_are_read_from_aws_are_allowed_to_be() {
+    let needs = [need("a/plain", "deepseek.v3.2", "us-west-2")];
+    assert!(!policy(&needs).document().to_string().contains("servicequotas"));
+    let policy = policy(&needs).reading_quotas();
+    let last = policy.document()["Statement"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["Action"][0], &last["Resource"][0]), (&"servicequotas:ListServiceQuotas".into(), &"*".into()));
+    assert!(policy.in_words().contains("servicequotas:ListServiceQuotas"));
+}

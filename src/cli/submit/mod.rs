@@ -3,6 +3,7 @@
 //! Invariant: memory is bounded by the requests in flight, whatever the file's size (with `--wait`, plus an id and a key
 //! for each job). A bad line stops no other.
 
+pub mod dry_run;
 pub mod lines;
 pub mod prepare;
 pub mod send;
@@ -62,6 +63,7 @@ is made from the line's contents and the options (so another --batch means new j
 Examples:
   landbridge submit prompts.jsonl --pipeline ticket-triage
   landbridge submit batch.jsonl --batch monday --wait -o results.jsonl
+  landbridge submit batch.jsonl --pipeline ticket-triage --dry-run
   zcat huge.jsonl.gz | landbridge submit - --key-from /id --format json > ids.jsonl
 
 Exit codes: 0 all accepted (with --wait: all succeeded); 1 some lines were refused;
@@ -82,6 +84,9 @@ pub struct SubmitArgs {
     /// A metadata value for lines that lack it; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_assignment)]
     pub metadata: Vec<(String, String)>,
+    /// Queue nothing; say when the jobs would be done under the quotas of this moment, and what they would cost
+    #[arg(long, conflicts_with_all = ["wait", "output"])]
+    pub dry_run: bool,
     /// Wait until every job has ended
     #[arg(long, short)]
     pub wait: bool,
@@ -128,6 +133,9 @@ pub async fn execute(args: &SubmitArgs, config: &Path, console: &mut Console<'_>
     }
     let daemon = Daemon::new(&args.connection, config)?;
     let (input, size) = open(&args.file).await?;
+    if args.dry_run {
+        return dry_run::execute(args, &daemon, input, size, console).await;
+    }
     let mut tally = Tally::default();
     let sent = send_all(args, &daemon, input, size, &mut tally, console).await;
     if let Err(failure) = sent {
@@ -217,6 +225,15 @@ async fn next_chunk(
     Ok((!chunk.jobs.is_empty() || !chunk.bad.is_empty()).then_some(chunk))
 }
 
+fn defaults(args: &SubmitArgs) -> Defaults {
+    Defaults {
+        pipeline: args.pipeline.as_ref().map(ToString::to_string),
+        batch: args.batch.clone(),
+        metadata: args.metadata.clone(),
+        key_from: args.key_from.clone(),
+    }
+}
+
 async fn send_all(
     args: &SubmitArgs,
     daemon: &Daemon,
@@ -225,13 +242,7 @@ async fn send_all(
     tally: &mut Tally,
     console: &mut Console<'_>,
 ) -> Result<()> {
-    let defaults = Defaults {
-        pipeline: args.pipeline.as_ref().map(ToString::to_string),
-        batch: args.batch.clone(),
-        metadata: args.metadata.clone(),
-        key_from: args.key_from.clone(),
-    };
-    let reading = (Lines::new(input, MAX_LINE), Preparer::new(defaults), None);
+    let reading = (Lines::new(input, MAX_LINE), Preparer::new(defaults(args)), None);
     let chunks = stream::try_unfold(reading, |(mut lines, mut preparer, mut carry)| async move {
         let chunk = next_chunk(&mut lines, &mut preparer, &mut carry).await?;
         Ok::<_, std::io::Error>(chunk.map(|chunk| (chunk, (lines, preparer, carry))))

@@ -115,7 +115,6 @@ impl Engine {
             let (code, param) = match &error {
                 IntakeError::UnknownPipeline { .. } => ("model_not_found", Some("model")),
                 IntakeError::NotReached { .. } => ("pipeline_not_allowed", Some("model")),
-                IntakeError::Spent { .. } => ("insufficient_quota", None),
                 _ => ("invalid_request", None),
             };
             wrong(param, code, error.to_string())

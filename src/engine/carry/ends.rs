@@ -19,7 +19,6 @@ use crate::{
     },
     money::Usd,
     provider::{CallError, Reply},
-    snapshot::Snapshot,
     spec::TargetIx,
     store::{AttemptEnd, JobError, Next, Settled, Settlement},
     usage::Usage,
@@ -34,13 +33,11 @@ impl Carried<'_> {
     pub(super) async fn succeed(
         &mut self,
         lane: &Lane,
-        snapshot: &Snapshot,
         model: Option<&Model>,
         going: &Going,
-        reply: Reply,
+        (reply, cost): (Reply, Option<Usd>),
         ended_at: Timestamp,
     ) -> Turn {
-        let cost = self.engine.cost(snapshot, &going.target, &reply);
         let ended = AttemptEnd {
             attempt: going.attempt,
             ended_at,
@@ -55,7 +52,6 @@ impl Carried<'_> {
         };
         going.observe(self.engine, &lane.loaded.pipeline.name, &ended);
         self.engine.observe_answer(&going.target, model, going.prompt, reply.usage.as_ref());
-        self.spend(cost, ended_at);
         self.settle(Some(ended), Next::Succeed(reply.completion)).await
     }
 
@@ -94,7 +90,6 @@ impl Carried<'_> {
             first_token: going.first_token,
         };
         going.observe(self.engine, &spec.name, &ended);
-        self.spend(cost, ended_at);
         self.past.push(Past {
             target: target.name.clone(),
             fault: error.fault,
@@ -215,12 +210,6 @@ impl Carried<'_> {
                 if keep { Turn::Again } else { Turn::Done }
             }
             Some(Settled::Stale) | None => Turn::Done,
-        }
-    }
-
-    fn spend(&self, cost: Option<Usd>, now: Timestamp) {
-        if let Some(cost) = cost {
-            self.engine.spending.add(&self.job.pipeline, &self.job.caller, cost, now);
         }
     }
 }

@@ -25,6 +25,8 @@ impl Carried<'_> {
         let n = u32::try_from(self.job.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
         let assignment = match &self.job.assignment {
             Some(_) => None,
+            // Where money decides, no arm does.
+            None if self.thrifty => None,
             None => decision.assignment(spec, &lane.flags),
         };
         let mut record = decision.record(spec, generation);
@@ -32,6 +34,10 @@ impl Carried<'_> {
             record
                 .reasons
                 .push(format!("the routed target's quota is exhausted, so {}, its equal, serves", target.name));
+        }
+        if self.thrifty {
+            let reason = "the pipeline's budget is spent, so the cheapest target that may serve it comes first";
+            record.reasons.push(format!("{reason}: {}", target.name));
         }
         record.reasons.extend(self.unfit.iter().map(|(_, unfit)| format!("passed over: {unfit}")));
         let intent = Intent {

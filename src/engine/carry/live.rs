@@ -6,7 +6,7 @@ use super::{Carried, Turn};
 use crate::{
     clock::Timestamp,
     engine::{
-        live::{LiveEnd, LiveFailure, LiveFault, Said, held_error, late_error},
+        live::{LiveEnd, LiveFailure, LiveFault, Said, late_error},
         settle::{failure, settle},
     },
     job::Fault,
@@ -43,7 +43,7 @@ impl Carried<'_> {
                 (Err(LiveFailure { fault, error: error.clone() }), Next::Fail(error))
             }
             Next::Hold(reason) => {
-                let error = held_error(reason, &self.job.pipeline);
+                let error = self.engine.held_error(reason, &self.job.pipeline, &self.job.caller);
                 (Err(LiveFailure { fault: LiveFault::Held(reason), error: error.clone() }), Next::Fail(error))
             }
             Next::Expire => {
@@ -105,7 +105,7 @@ impl Carried<'_> {
         }
         match self.engine.hold_of(&self.job.pipeline) {
             Some(reason) if !self.stop.is_stopped() => {
-                (LiveFault::Held(reason), held_error(reason, &self.job.pipeline))
+                (LiveFault::Held(reason), self.engine.held_error(reason, &self.job.pipeline, &self.job.caller))
             }
             _ => {
                 let message = "this daemon is going down, or an operator interrupted the call; ask again";

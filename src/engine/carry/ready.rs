@@ -16,6 +16,7 @@ use crate::{
         unfit::Unfit,
         world::Lane,
     },
+    money::Usd,
     provider::Provider,
     routing::Decision,
     snapshot::Snapshot,
@@ -31,6 +32,8 @@ pub(super) struct Ready<'s> {
     pub model: Option<&'s Model>,
     pub prepared: Prepared,
     pub size: Size,
+    /// The most that the call may cost.
+    pub most_cost: Option<Usd>,
 }
 
 impl Ready<'_> {
@@ -40,6 +43,7 @@ impl Ready<'_> {
             key: TargetKey::of(&self.target),
             demand: demand(&self.target, &self.prepared, self.size.prompt.most),
             most: spec.sharing.concurrency.get(&self.ix).copied(),
+            most_cost: self.most_cost,
         }
     }
 }
@@ -71,7 +75,8 @@ impl Carried<'_> {
             tracing::info!(job = self.id, target = %target.name, %unfit, "this request does not fit the target");
             return Err(unfit);
         }
-        Ok(Ready { ix, target, provider, model, prepared, size })
+        let most_cost = self.engine.most_cost(snapshot, &target, (&size, &prepared, &self.body), model);
+        Ok(Ready { ix, target, provider, model, prepared, size, most_cost })
     }
 
     /// The request as targets equal to the one at `ix` would get it; those that cannot take it are left out.

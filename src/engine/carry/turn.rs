@@ -11,8 +11,10 @@ use crate::{
     engine::{
         Engine,
         health::{LONG, LOOK_AGAIN, Pass, Waiting, Way, Wish},
+        spending::Payers,
         world::Lane,
     },
+    quota::Caps,
 };
 
 /// What a step of priority, and an attempt that failed, are worth in age.
@@ -123,6 +125,11 @@ impl<'a> Carried<'a> {
             most: spec.concurrency,
             key: key.into(),
             interactive: self.live.is_some(),
+            payers: Box::new(Payers {
+                pipeline: spec.name.clone(),
+                caps: spec.budget.filter(|_| !self.thrifty).map(Caps::from),
+                caller: self.job.caller.clone(),
+            }),
             order: self.job.created_at.as_micros().saturating_add(steps.saturating_mul(STEP_MICROS)),
             ways,
             spill_after: spec.sharing.spill_after,

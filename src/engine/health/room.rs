@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 use super::TargetKey;
 use crate::{
     clock::Timestamp,
+    engine::spending::{NoMoney, Payers, Spending},
     ids::JobId,
+    money::Usd,
     quota::{
         Allowance, Blocked, Breaker, BreakerPhase, BreakerPolicy, Demand, Gate, Grant, Learned, Limit, LineIx,
         ProfileClass, QuotaKey, Reservation, TicketIx,
@@ -48,6 +50,8 @@ pub(in crate::engine) struct Way {
     pub demand: Demand,
     /// Calls at once to this target, of this pipeline.
     pub most: Option<u32>,
+    /// The most that the call may cost, where that is known.
+    pub most_cost: Option<Usd>,
 }
 
 /// Who waits.
@@ -57,6 +61,7 @@ pub(super) struct Waiter {
     pub flow: Arc<str>,
     /// Calls at once of the pipeline.
     pub most: u32,
+    pub payers: Box<Payers>,
     pub ways: SmallVec<[Way; 1]>,
     pub held: Option<(usize, LineIx, Reservation)>,
     pub go: oneshot::Sender<super::Pass>,
@@ -115,9 +120,21 @@ pub(super) struct Room {
     /// What an earlier life learned, until somebody asks for it.
     pub remembered: HashMap<String, Learned>,
     lines: HashMap<LineKey, LineIx>,
+    /// Who pays what.
+    pub spending: Arc<Spending>,
+    /// Jobs, and pipelines, that wait for a turn that their budgets do not allow.
+    pub poor: (Vec<TicketIx>, Vec<Arc<str>>),
+    /// Questions so far, for tests that nothing spins.
+    #[cfg(test)]
+    pub questions: u64,
 }
 
 impl Room {
+    /// Nobody called, nobody waits.
+    pub(super) fn new(spending: Arc<Spending>) -> Self {
+        Self { spending, ..Self::default() }
+    }
+
     /// How a target stands; well, until something else is known.
     pub(super) fn of(&mut self, key: &TargetKey, now: Timestamp) -> &mut Condition {
         if !self.conditions.contains_key(key) {
@@ -196,6 +213,28 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Sets aside what a job's call may cost. Where a budget is spent, and where a key's is reserved, waiting in line would
+    /// only keep others from their places.
+    fn pay(&mut self, now: Timestamp, ticket: TicketIx, most: Usd) -> Result<(), Blocked> {
+        let gone = Blocked { by: Limit::Turn, until: now + TRY_AGAIN };
+        let waiter = self.waiters.get(&ticket).ok_or(gone)?;
+        match self.spending.reserve(now, &waiter.payers, most) {
+            Ok(()) => Ok(()),
+            Err(NoMoney::Pipeline(short)) => {
+                if short.is_spent() {
+                    self.poor.1.push(waiter.flow.clone());
+                }
+                Err(Blocked { by: Limit::Budget, until: now + NOW_AND_THEN })
+            }
+            Err(NoMoney::Key(_)) => {
+                self.poor.0.push(ticket);
+                Err(Blocked { by: Limit::KeyBudget, until: now + TRY_AGAIN })
+            }
+        }
+    }
+}
+
 fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count = count.saturating_sub(1);
@@ -219,6 +258,10 @@ impl Condition {
 
 impl Gate for Room {
     fn admit(&mut self, now: Timestamp, ticket: TicketIx, option: usize) -> Result<(), Blocked> {
+        #[cfg(test)]
+        {
+            self.questions += 1;
+        }
         let gone = Blocked { by: Limit::Turn, until: now + TRY_AGAIN };
         let waiter = self.waiters.get(&ticket).ok_or(gone)?;
         let way = waiter.ways.get(option).ok_or(gone)?.clone();
@@ -239,8 +282,13 @@ impl Gate for Room {
         }
         let line = condition.line;
         self.allowance(line).ok_or(gone)?.check(now, way.demand)?;
+        let money = way.most_cost.unwrap_or_default();
+        self.pay(now, ticket, money)?;
         let condition = self.of(&way.key, now);
         if !condition.breaker.on_call(now) {
+            if let Some(waiter) = self.waiters.get(&ticket) {
+                self.spending.settle(now, &waiter.payers, money, Usd::ZERO);
+            }
             return Err(Blocked { by: Limit::Breaker, until: now + TRY_AGAIN });
         }
         if let Some(parked) = &mut condition.parked {

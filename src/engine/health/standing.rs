@@ -8,6 +8,7 @@ use crate::{
     engine::quotas::at_rate,
     ids::JobId,
     metrics::{BreakerReading, BreakerState, Metrics, QuotaKind, QuotaReading},
+    money::Usd,
     quota::{Blocked, BreakerPhase, Limit, LineIx, Standing},
 };
 
@@ -89,12 +90,22 @@ impl Health {
         Some(floor.place(line, others, now))
     }
 
+    /// The most that the call of a job in line may cost.
+    pub(in crate::engine) fn price_of(&self, job: JobId) -> Option<Usd> {
+        let floor = self.lock();
+        let waiter = floor.room.waiters.values().find(|waiter| waiter.job == job)?;
+        waiter.ways.first()?.most_cost
+    }
+
     /// How it looks to a job that would go to a target now, if it would have to wait.
     pub(in crate::engine) fn line_of(&self, key: &TargetKey, now: Timestamp) -> Option<PlaceInLine> {
         let mut floor = self.lock();
         let line = floor.room.of(key, now).line;
         let others = floor.scheduler.line(line).waiting;
-        let place = floor.place(line, others, now);
+        let mut place = floor.place(line, others, now);
+        // Where nobody stands in line, nobody has been told yet.
+        let closed = floor.room.allowance(line).and_then(|allowance| allowance.closed_until(now));
+        place.blocked = place.blocked.or(closed.map(|(until, by)| Blocked { by, until }));
         place.blocked.is_some().then_some(place)
     }
 

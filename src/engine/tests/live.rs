@@ -233,3 +233,37 @@ async fn a_stream_that_dies_after_the_first_word_ends_with_an_error() {
     assert!(record.attempts[0].possibly_billed && record.attempts.len() == 1);
     rig.drain().await;
 }
+
+/// Callers never stop coming; still the queue has its turns, one in ten.
+#[tokio::test(start_paused = true)]
+async fn callers_go_first_in_a_quota_and_the_queue_does_not_starve() {
+    let rig = Rig::start(&spec("")).await;
+    rig.quotas(&[super::quotas::quota(600)]);
+    let mut queued = Vec::new();
+    for _ in 0..100 {
+        queued.push(rig.submit(&[]).await);
+    }
+    while rig.provider.targets().len() < 12 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let before = rig.provider.jobs().len();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        callers.spawn(end(rig.live(PATIENCE)));
+    }
+    let mut live = Vec::new();
+    while let Some(end) = callers.join_next().await {
+        let end = end.unwrap();
+        assert!(end.outcome.is_ok());
+        live.push(end.head.job);
+    }
+    let order = rig.provider.jobs();
+    let of_queue = |span: &[crate::ids::JobId]| span.iter().filter(|job| !live.contains(job)).count();
+    let last = order.iter().rposition(|job| live.contains(job)).unwrap();
+    let between = of_queue(&order[before..=last]);
+    assert!((4..=6).contains(&between), "{between} of the queue among 40 callers");
+    for job in queued {
+        rig.until(job, State::Succeeded).await;
+    }
+    rig.drain().await;
+}

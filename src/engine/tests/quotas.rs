@@ -31,6 +31,7 @@ pub(super) fn quota(requests_per_minute: u64) -> QuotaSetting {
         ramp: None,
         share: rust_decimal::Decimal::ONE,
         pool: false,
+        from_aws: false,
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Act {
     Panic,
     /// Answer piece by piece.
     Pieces(Vec<Piece>),
+    /// Answer, and say nothing of what it consumed.
+    NoUsage,
 }
 
 impl Scripted {
@@ -126,13 +128,18 @@ impl Provider for Scripted {
         }
         let act = self.script.lock().unwrap().get_mut(&target).and_then(VecDeque::pop_front);
         match act.unwrap_or(Act::Answer(Duration::from_millis(10))) {
-            Act::Answer(after) => {
+            act @ (Act::Answer(_) | Act::NoUsage) => {
+                let after = if let Act::Answer(after) = act { after } else { Duration::from_millis(10) };
                 tokio::time::sleep(after).await;
                 let completion = json!({ "object": "chat.completion", "choices": [{ "index": 0, "finish_reason": "stop",
                     "message": { "role": "assistant", "content": target } }] });
                 Ok(Reply {
                     completion: completion.to_string(),
-                    usage: Some(Usage { input: 1_000, output: 100, ..Usage::default() }),
+                    usage: matches!(act, Act::Answer(_)).then_some(Usage {
+                        input: 1_000,
+                        output: 100,
+                        ..Usage::default()
+                    }),
                     provider_request_id: None,
                     rate_limit,
                 })

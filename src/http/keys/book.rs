@@ -43,6 +43,8 @@ pub struct NewKey {
     pub requests_per_minute: Option<u32>,
     /// US dollars a day.
     pub usd_per_day: Option<Usd>,
+    /// US dollars a month.
+    pub usd_per_month: Option<Usd>,
 }
 
 /// Why a key was not made or not revoked.
@@ -123,7 +125,11 @@ pub async fn create(
         name,
         scopes: new.scopes,
         pipelines: new.pipelines,
-        limits: KeyLimits { requests_per_minute: new.requests_per_minute, usd_per_day: new.usd_per_day },
+        limits: KeyLimits {
+            requests_per_minute: new.requests_per_minute,
+            usd_per_day: new.usd_per_day,
+            usd_per_month: new.usd_per_month,
+        },
         created_at: Some(now),
         expires_at: new.expires.map(|span| now + span),
         revoked_at: None,

@@ -43,6 +43,7 @@ fn need(method: &Method, path: &str) -> Need {
         ("v1", "models", _) => Need::OneOf(&[Submit, Read, Plan, Content]),
         ("v1", "ops", Some("explain" | "plan")) => Need::OneOf(&[Plan, Operate]),
         ("v1", "ops", Some("config")) if looks => Need::OneOf(&[Plan, Operate]),
+        ("v1", "ops", Some("forecast")) if !looks => Need::OneOf(&[Submit, Plan, Operate]),
         ("v1", "ops", Some("keys")) => Need::OneOf(&[Operate]),
         ("v1", "ops", Some("batches")) if looks => Need::OneOf(&[Submit, Read, Operate]),
         ("v1", "ops", _) if looks => Need::OneOf(&[Read, Operate]),

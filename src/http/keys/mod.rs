@@ -68,6 +68,11 @@ impl Keyring {
         self.ring.load().is_empty()
     }
 
+    /// The keys in force.
+    pub fn ring(&self) -> Arc<Ring> {
+        self.ring.load_full()
+    }
+
     /// Every key, revoked ones included.
     pub fn all(&self) -> Vec<Key> {
         self.ring.load().keys().map(|key| Key::clone(key)).collect()
@@ -82,8 +87,8 @@ impl Keyring {
         Ok(())
     }
 
-    /// Follows hashes in files and keys made by others, until `stop`.
-    pub async fn follow(&self, declared: impl Fn() -> Vec<DeclaredKey>, stop: CancellationToken) {
+    /// Follows hashes in files and keys made by others, until `stop`; `tell` hears of every look.
+    pub async fn follow(&self, declared: impl Fn() -> Vec<DeclaredKey>, tell: impl Fn(&Ring), stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -92,6 +97,7 @@ impl Keyring {
             if let Err(error) = self.refresh(&declared()).await {
                 tracing::warn!(%error, "the keys are as of the last look");
             }
+            tell(&self.ring.load());
         }
     }
 

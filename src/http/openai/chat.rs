@@ -167,7 +167,7 @@ fn failed(LiveFailure { fault, error }: LiveFailure, now: Timestamp) -> ApiError
         LiveFault::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "deadline_exceeded", None),
     };
     let code = match (fault, error.code) {
-        (LiveFault::TooLong, _) | (_, None) => code.to_owned(),
+        (LiveFault::TooLong | LiveFault::Held(HoldReason::Budget), _) | (_, None) => code.to_owned(),
         (_, Some(code)) => code,
     };
     let failed = ApiError::new(status, kind, code, error.message).blaming(error.param);

@@ -41,6 +41,7 @@ pub(in super::super) struct CreateBody {
     requests_per_minute: Option<u32>,
     #[schemars(with = "Option<String>", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
     usd_per_day: Option<Usd>,
+    usd_per_month: Option<Usd>,
 }
 
 /// Makes a key: the answer holds its text, this once.
@@ -58,6 +59,7 @@ pub(in super::super) async fn create(
         expires: expires.map_err(|error| ApiError::invalid(Some("expires"), error.to_string()))?,
         requests_per_minute: asked.requests_per_minute,
         usd_per_day: asked.usd_per_day,
+        usd_per_month: asked.usd_per_month,
     };
     let (key, token) =
         keys::create(app.engine.store().as_ref(), new, &caller, app.engine.now(), rand::random()).await?;

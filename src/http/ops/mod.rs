@@ -64,6 +64,7 @@ pub(super) async fn pipelines(State(app): State<App>, caller: Caller) -> Result<
                 .map(|((_, state), count)| (state.to_string(), (*count).into()))
                 .collect();
             let hold = engine.hold_of(name);
+            let spent = engine.spent(name);
             json!({
                 "name": name,
                 "description": spec.description,
@@ -81,8 +82,13 @@ pub(super) async fn pipelines(State(app): State<App>, caller: Caller) -> Result<
                     "rolled_back": lane.flags.rolled_back,
                 })).collect::<Vec<_>>(),
                 "jobs": jobs,
-                "spent_today_usd": engine.spent_today(name),
-                "held": hold.map(|hold| json!({ "reason_code": hold, "reason": hold_in_words(hold, name) })),
+                "spent_today_usd": spent.0,
+                "spent_this_month_usd": spent.1,
+                "budget": spec.budget.map(|budget| json!({
+                    "usd_per_day": budget.usd_per_day, "usd_per_month": budget.usd_per_month,
+                    "at_limit": budget.at_limit.to_string(),
+                })),
+                "held": hold.map(|hold| json!({ "reason_code": hold, "reason": hold_in_words(engine, hold, name, "") })),
             })
         })
         .collect();

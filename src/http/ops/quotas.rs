@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    engine::{SetQuota, levers::Act},
+    engine::{Refused, SetQuota, intake::IntakeError, levers::Act},
     job::Envelope,
 };
 
@@ -89,6 +89,7 @@ pub(in super::super) async fn backlog(State(app): State<App>) -> Result<Json<Val
 /// When jobs would be done that are not queued yet, and what they would cost; nothing is stored or called.
 pub(in super::super) async fn forecast(
     State(app): State<App>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: ForecastBody = read(body)?;
@@ -97,12 +98,30 @@ pub(in super::super) async fn forecast(
     }
     let pipeline = asked.pipeline.as_deref().map(super::super::jobs::pipeline_name).transpose()?;
     let mut envelopes = Vec::with_capacity(asked.jobs.len());
-    for job in asked.jobs {
-        let mut envelope = Envelope::from_value(job)?;
-        if envelope.pipeline.is_none() {
-            envelope.pipeline.clone_from(&pipeline);
+    // The place of each envelope among the jobs: those that are none are told of, and left out.
+    let mut places = Vec::with_capacity(asked.jobs.len());
+    let mut refused = Vec::new();
+    for (place, job) in asked.jobs.into_iter().enumerate() {
+        match Envelope::from_value(job) {
+            Ok(mut envelope) => {
+                if envelope.pipeline.is_none() {
+                    envelope.pipeline.clone_from(&pipeline);
+                }
+                if let Err(error @ IntakeError::NotReached { .. }) = app.engine.reach(&caller, &envelope) {
+                    refused.push(Refused { job: place, message: error.to_string() });
+                } else {
+                    envelopes.push(envelope);
+                    places.push(place);
+                }
+            }
+            Err(error) => refused.push(Refused { job: place, message: error.to_string() }),
         }
-        envelopes.push(envelope);
     }
-    Ok(Json(json!(app.engine.forecast(&envelopes).await?)))
+    let mut forecast = app.engine.forecast(&envelopes).await?;
+    for one in &mut forecast.refused {
+        one.job = places.get(one.job).copied().unwrap_or(one.job);
+    }
+    forecast.refused.extend(refused);
+    forecast.refused.sort_by_key(|one| one.job);
+    Ok(Json(json!(forecast)))
 }

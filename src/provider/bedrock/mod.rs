@@ -9,6 +9,7 @@ mod convert;
 mod count;
 mod failure;
 mod http;
+mod service_quotas;
 mod streams;
 
 use std::{
@@ -38,7 +39,7 @@ pub(super) use failure::without_credentials;
 
 use self::http::Watch;
 use super::{
-    Call, CallError, ChatStream, Provider, RateLimit, Reply,
+    Call, CallError, ChatStream, Provider, RateLimit, Reply, ServiceQuota,
     media::Fetcher,
     sockets::{Sockets, Through},
     streaming::{self, Patience, Source},
@@ -66,6 +67,9 @@ pub(super) struct Bedrock {
     sdk: SdkConfig,
     http: SharedHttpClient,
     endpoint_url: Option<String>,
+    /// For what no SDK asks: through the environment's proxy, and without one.
+    sockets: Sockets,
+    direct: Sockets,
     media: Fetcher,
     clients: RwLock<BTreeMap<String, Client>>,
 }
@@ -84,7 +88,9 @@ impl Bedrock {
         let sdk = Box::pin(account.load(http::for_credentials(sockets.clone(), direct.clone()))).await?;
         Ok(Self {
             sdk,
-            http: http::for_calls(sockets, direct),
+            http: http::for_calls(sockets.clone(), direct.clone()),
+            sockets,
+            direct,
             endpoint_url: account.endpoint_url.map(str::to_owned),
             media: Fetcher::open(media, extra_roots)?,
             clients: RwLock::default(),
@@ -331,6 +337,10 @@ impl Provider for Bedrock {
         self.open(&mut call).await
     }
 
+    async fn service_quotas(&self, region: Option<&crate::names::Region>) -> Result<Vec<ServiceQuota>, CallError> {
+        self.list_quotas(region).await
+    }
+
     async fn count_tokens(&self, mut call: Call) -> Result<u64, CallError> {
         let asked = self.take(&mut call).await?;
         self.count(&call, asked).await
@@ -350,7 +360,9 @@ impl Bedrock {
             .build();
         Self {
             sdk,
-            http: http::for_calls(sockets.clone(), sockets),
+            http: http::for_calls(sockets.clone(), sockets.clone()),
+            direct: sockets.clone(),
+            sockets,
             endpoint_url: Some(endpoint_url.to_owned()),
             media: Fetcher::open(media, extra_roots).unwrap(),
             clients: RwLock::default(),

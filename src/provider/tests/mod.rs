@@ -6,6 +6,7 @@ mod losses;
 mod many;
 mod native;
 mod server;
+mod service_quotas;
 mod streams;
 
 use std::{sync::Arc, time::Duration};

@@ -144,13 +144,16 @@ fn lies_and_absurd_values_have_bounded_effects() {
 
 #[test]
 fn an_account_with_nothing_left_rests_until_its_reset() {
-    for (kind, until, why) in [
-        (Throttle::TokensPerDay, next_day(NOW), Limit::TokensPerDay),
-        (Throttle::Exhausted, NOW + LONGEST_WISH, Limit::Exhausted),
+    for (kind, hint, until, why) in [
+        (Throttle::TokensPerDay, None, next_day(NOW), Limit::TokensPerDay),
+        (Throttle::TokensPerDay, Some(7_200), at(7_200.0), Limit::TokensPerDay),
+        (Throttle::TokensPerDay, Some(31_536_000), NOW + LONGEST_CLOSURE, Limit::TokensPerDay),
+        (Throttle::Exhausted, None, NOW + LONGEST_WISH, Limit::Exhausted),
+        (Throttle::Exhausted, Some(10_000), at(10_000.0), Limit::Exhausted),
     ] {
         let mut allowance = Allowance::new(grant(Some(600), None), NOW);
         let (_, reservation) = goes(&mut allowance, NOW, call(0));
-        allowance.settle(NOW, reservation, &turned_away(kind, None));
+        allowance.settle(NOW, reservation, &turned_away(kind, hint));
         assert_eq!(allowance.check(NOW, call(0)), Err(Blocked { by: why, until }));
         let learned = allowance.learned(NOW);
         let mut again = Allowance::new(grant(Some(600), None), NOW);

@@ -59,6 +59,8 @@ pub(super) enum Reach {
     Size,
     /// The pipeline alone.
     Flow,
+    /// This job alone, for now.
+    Job,
 }
 
 /// How far this one reaches.
@@ -69,12 +71,13 @@ pub(super) fn reach(limit: Limit) -> Reach {
         }
         Limit::TokensPerMinute | Limit::TokensPerDay => Reach::Size,
         Limit::PipelineConcurrency | Limit::TargetConcurrency | Limit::Breaker | Limit::Budget => Reach::Flow,
+        Limit::KeyBudget => Reach::Job,
     }
 }
 
 /// Whether a limit counts as a quota that another line may still have.
 pub(super) fn is_quota(limit: Limit) -> bool {
-    !matches!(reach(limit), Reach::Flow)
+    !matches!(reach(limit), Reach::Flow | Reach::Job)
 }
 
 /// What a look at a line found.
@@ -104,7 +107,7 @@ impl Line {
             // Its patience is over: the line is kept for it.
             match gate.admit(now, ticket, 0) {
                 Ok(()) => return Search::Found(ticket),
-                Err(blocked) if matches!(reach(blocked.by), Reach::Flow) => self.too_large = None,
+                Err(blocked) if !is_quota(blocked.by) => self.too_large = None,
                 Err(blocked) => return Search::Blocked(blocked),
             }
         }
@@ -132,8 +135,10 @@ impl Line {
                                 break;
                             }
                             Reach::Line => return Search::Blocked(first.unwrap_or(blocked)),
-                            Reach::Size => {
-                                if self.too_large.is_none_or(|(large, _)| !asks.contains_key(&large)) {
+                            Reach::Job | Reach::Size => {
+                                if reach(blocked.by) == Reach::Size
+                                    && self.too_large.is_none_or(|(large, _)| !asks.contains_key(&large))
+                                {
                                     self.too_large = Some((ticket, now));
                                 }
                                 let kept = first.get_or_insert(blocked);

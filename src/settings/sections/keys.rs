@@ -16,7 +16,8 @@ use crate::{
 /// Most entries.
 const MOST: usize = 1_000;
 
-const KEYS: Keys = Keys::new("a key", &["name", "scopes", "pipelines", "hash", "requests_per_minute", "usd_per_day"]);
+const KEYS: Keys =
+    Keys::new("a key", &["name", "scopes", "pipelines", "hash", "requests_per_minute", "usd_per_day", "usd_per_month"]);
 
 /// Reads every declared key.
 pub(in crate::settings) fn read(node: &Node, findings: &mut Findings) -> Option<Vec<DeclaredKey>> {
@@ -50,19 +51,24 @@ fn key(node: &Node, findings: &mut Findings) -> Option<DeclaredKey> {
             number.map(|number| u32::try_from(number).ok())
         }
     };
-    let usd_per_day = match section.get("usd_per_day") {
+    let mut dollars = |key: &str| match section.get(key) {
         None => Some(None),
         Some(node) => {
             let range = Decimal::ZERO..=Decimal::from(1_000_000_000);
-            node.decimal("usd_per_day", range, findings).map(|usd| Some(Usd(usd)))
+            node.decimal(key, range, findings).map(|usd| Some(Usd(usd)))
         }
     };
+    let (usd_per_day, usd_per_month) = (dollars("usd_per_day"), dollars("usd_per_month"));
     Some(DeclaredKey {
         name: name?.to_owned(),
         scopes: scopes?,
         pipelines: pipelines?,
         hash: hash?,
-        limits: KeyLimits { requests_per_minute: requests_per_minute?, usd_per_day: usd_per_day? },
+        limits: KeyLimits {
+            requests_per_minute: requests_per_minute?,
+            usd_per_day: usd_per_day?,
+            usd_per_month: usd_per_month?,
+        },
     })
 }
 

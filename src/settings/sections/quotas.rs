@@ -1,6 +1,9 @@
 //! `quotas`: what the providers grant.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rust_decimal::Decimal;
 
@@ -8,8 +11,8 @@ use super::providers::known;
 use crate::{
     names::{ProviderName, Region},
     quota::{ProfileClass, grant::BURST},
-    settings::QuotaSetting,
-    yaml::{Findings, Keys, Node, Value},
+    settings::{ApiSettings, ProviderSettings, QuotaSetting},
+    yaml::{Findings, Keys, Node, Section, Value},
 };
 
 /// Most entries.
@@ -36,23 +39,25 @@ const KEYS: Keys = Keys::new(
         "ramp",
         "share",
         "pool",
+        "source",
     ],
-)
-.unbuilt(&[(
-    "source",
-    "write the limits here; `aws service-quotas list-service-quotas --service-code bedrock` tells them",
-)]);
+);
+
+/// What AWS says itself, or what makes no sense with it.
+const NOT_WITH_AWS: [&str; 7] =
+    ["requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrency", "profile", "ramp", "pool"];
 
 /// Reads every quota.
 pub(in crate::settings) fn read(
     node: &Node,
     names: &BTreeSet<ProviderName>,
+    providers: Option<&BTreeMap<ProviderName, ProviderSettings>>,
     findings: &mut Findings,
 ) -> Option<Vec<QuotaSetting>> {
     let mut seen = BTreeSet::new();
     let mut quotas = Vec::new();
     for item in node.list("quotas", MOST, findings)? {
-        let Some(quota) = quota(item, names, findings) else { continue };
+        let Some(quota) = quota(item, names, providers, findings) else { continue };
         if seen.insert((quota.provider.clone(), quota.model.clone(), quota.region.clone(), quota.profile)) {
             quotas.push(quota);
         } else {
@@ -63,8 +68,17 @@ pub(in crate::settings) fn read(
     Some(quotas)
 }
 
-fn quota(node: &Node, names: &BTreeSet<ProviderName>, findings: &mut Findings) -> Option<QuotaSetting> {
+fn quota(
+    node: &Node,
+    names: &BTreeSet<ProviderName>,
+    providers: Option<&BTreeMap<ProviderName, ProviderSettings>>,
+    findings: &mut Findings,
+) -> Option<QuotaSetting> {
     let section = node.section(&KEYS, findings)?;
+    if let Some(source) = section.get("source") {
+        source.choice("source", &[("aws", ())], findings)?;
+        return from_aws(&section, names, providers, findings);
+    }
     let provider = section.require("provider", findings);
     let provider = provider.and_then(|node| {
         let name = node.name("provider", findings)?;
@@ -116,6 +130,56 @@ fn quota(node: &Node, names: &BTreeSet<ProviderName>, findings: &mut Findings) -
         concurrency: concurrency?.and_then(|calls| u32::try_from(calls).ok()),
         share: share?,
         pool: pool?,
+        from_aws: false,
+    })
+}
+
+/// A quota that AWS Service Quotas tells: of every model, unless one is named.
+fn from_aws(
+    section: &Section<'_>,
+    names: &BTreeSet<ProviderName>,
+    providers: Option<&BTreeMap<ProviderName, ProviderSettings>>,
+    findings: &mut Findings,
+) -> Option<QuotaSetting> {
+    for key in NOT_WITH_AWS {
+        if let Some(node) = section.get(key) {
+            let message = format!("`{key}` stands beside `source: aws`, which tells it");
+            findings.error("conflict", node.position, message, "leave one of the two out");
+        }
+    }
+    let provider = section.require("provider", findings).and_then(|node| {
+        let name = node.name("provider", findings)?;
+        let name = known(name, node.position, names, findings)?;
+        let api = providers.and_then(|all| all.get(&name)).map(|provider| &provider.api);
+        if api.is_some_and(|api| !matches!(api, ApiSettings::Bedrock { .. })) {
+            let message = format!("provider `{name}` is no `api: bedrock`: AWS Service Quotas does not know it");
+            findings.error("no-effect", node.position, message, "write the limits instead of `source: aws`");
+        }
+        Some(name)
+    });
+    let model = section.get("model").map_or(Some("*".to_owned()), |node| glob(node, findings));
+    let region = match section.get("region") {
+        None => None,
+        Some(node) => Some(node.name::<Region>("region", findings)?),
+    };
+    let burst = section
+        .get("burst")
+        .map_or(Some(BURST), |node| node.span("burst", Duration::from_millis(10)..=LONGEST_BURST, findings));
+    let share = section.get("share").map_or(Some(Decimal::ONE), |node| share(node, findings));
+    Some(QuotaSetting {
+        provider: provider?,
+        model: model?,
+        region,
+        requests_per_minute: None,
+        tokens_per_minute: None,
+        tokens_per_day: None,
+        concurrency: None,
+        profile: None,
+        burst: burst?,
+        ramp: None,
+        share: share?,
+        pool: false,
+        from_aws: true,
     })
 }
 

@@ -127,6 +127,17 @@ fn every_problem_has_a_place_and_advice() {
             ],
         ),
         (
+            "quotas:\n  - { provider: openai, model: a, requests_per_minute: 0 }\n  - { provider: openai, model: b, tokens_per_minute: -5 }\n  - { provider: openai, model: c, tokens_per_day: 99999999999999999999 }\n  - { provider: openai, source: aws, requests_per_minute: 5 }\n  - { provider: openai, source: oracle }",
+            &[
+                "3:56 out-of-range: `requests_per_minute` is 0, outside 1 to 1000000000 (write a whole number from 1 to 1000000000)",
+                "4:54 out-of-range: `tokens_per_minute` is -5, outside 1 to 1000000000000 (write a whole number from 1 to 1000000000000)",
+                "5:51 out-of-range: `tokens_per_day` is 99999999999999999999, not a whole number from 1 to 1000000000000000 (write a whole number from 1 to 1000000000000000)",
+                "6:17 no-effect: provider `openai` is no `api: bedrock`: AWS Service Quotas does not know it (write the limits instead of `source: aws`)",
+                "6:59 conflict: `requests_per_minute` stands beside `source: aws`, which tells it (leave one of the two out)",
+                "7:33 unknown-value: `source` cannot be \"oracle\" (write one of `aws`)",
+            ],
+        ),
+        (
             "quotas: [{ provider: other, model: a }]",
             &[
                 "2:10 empty-quota: this quota limits nothing (add `requests_per_minute`, `tokens_per_minute`, `tokens_per_day` or `concurrency`)",

@@ -5,6 +5,7 @@
 
 mod count;
 mod frames;
+mod granted;
 pub(super) mod invoke;
 mod read;
 
@@ -15,6 +16,7 @@ use serde_json::json;
 
 pub(super) use count::count;
 pub(super) use frames::{exception, frames};
+pub(super) use granted::answer as service_quotas;
 pub(super) use read::read;
 
 use super::{

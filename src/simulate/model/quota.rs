@@ -3,6 +3,10 @@
 //! Invariant: buckets count in whole numbers (tokens × microseconds), so no amount is lost or invented by rounding. A
 //! bucket may go below zero: a large request needs a full bucket, not an impossible one, and a settlement may exceed
 //! what was reserved.
+//!
+//! Why not [`crate::quota::Bucket`]: that one is what the daemon believes, in fractions and with debts that it forgives; this
+//! one is what a provider does. One bucket on both sides would make the same mistake twice, and every test that holds the
+//! daemon against a provider would pass.
 
 use std::{fmt, str::FromStr, time::Duration};
 

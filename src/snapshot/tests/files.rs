@@ -277,6 +277,26 @@ fn changes_are_told_in_words() {
 }
 
 #[test]
+fn what_targets_take_and_who_stands_in_for_them_is_told_apart() {
+    let text = |first: &str, budget: &str| {
+        format!(
+            "version: 1\nname: a\ntargets:\n  x: {{ provider: bedrock, model: us.amazon.nova-pro-v1:0, region: us-east-1{first} }}\n  \
+             y: {{ provider: bedrock, model: us.amazon.nova-pro-v1:0, region: us-west-2 }}\nroute: [{{ to: x }}]\nfallback: [y]\n{budget}"
+        )
+    };
+    for (first, budget, expected) in [
+        (", concurrency: 4", "", "`a`: targets' concurrency changed"),
+        (", equivalents: [y]", "", "`a`: equivalents changed"),
+        ("", "budget: { usd_per_month: 3 }\n", "`a`: budget changed"),
+    ] {
+        let mut world = World::new(&[("a.yaml", &text("", ""))]);
+        let before = world.load().snapshot;
+        let after = world.save("a.yaml", &text(first, budget)).load().snapshot;
+        assert_eq!(describe_changes(&before, &after), [expected]);
+    }
+}
+
+#[test]
 fn missing_pipelines_are_explained() {
     let mut world =
         World::new(&[("a.yaml", &spec("ticket-triage", "m1", "")), ("b.yaml", &spec("summaries", "m1", ""))]);

@@ -1,16 +1,18 @@
 //! Retry, deadline, limits, budget, priority and retention: the sections that stand alone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rust_decimal::Decimal;
 
 use crate::{
+    catalog::{Catalog, Tier},
     clock::{MAX_SPAN, format_span},
     money::Usd,
     spec::{
+        Target,
         condition::KeyExpression,
         keys,
-        pipeline::{Budget, Retention, Retry, Sharing},
+        pipeline::{AtLimit, Budget, Retention, Retry, Sharing},
     },
     yaml::{Findings, Node},
 };
@@ -86,16 +88,64 @@ pub(super) fn read_concurrency(node: &Node, findings: &mut Findings) -> Option<u
     u32::try_from(node.integer("concurrency", 1..=MOST_CONCURRENCY, findings)?).ok()
 }
 
+const AT_LIMIT: [(&str, AtLimit); 2] = [("hold", AtLimit::Hold), ("cheapest", AtLimit::Cheapest)];
+
 pub(super) fn read_budget(node: &Node, findings: &mut Findings) -> Option<Budget> {
     let section = node.section(&keys::BUDGET, findings)?;
-    let node = section.require("usd_per_day", findings)?;
-    let usd = node.decimal("usd_per_day", Decimal::ZERO..=Decimal::from(1_000_000_000), findings)?;
-    if usd.is_zero() {
-        let help = "write an amount above zero; to stop the pipeline, use `flags: { PAUSE: true }`";
-        findings.error("out-of-range", node.position, "a budget of nothing would hold every job", help);
-        return None;
+    let mut amount = |key: &str| -> Option<Usd> {
+        let node = section.get(key)?;
+        let usd = node.decimal(key, Decimal::ZERO..=Decimal::from(1_000_000_000), findings)?;
+        if usd.is_zero() {
+            let help = "write an amount above zero; to stop the pipeline, use `flags: { PAUSE: true }`";
+            findings.error("out-of-range", node.position, "a budget of nothing would hold every job", help);
+            return None;
+        }
+        Some(Usd(usd))
+    };
+    let (usd_per_day, usd_per_month) = (amount("usd_per_day"), amount("usd_per_month"));
+    let at_limit = section.get("at_limit").map(|node| node.choice("at_limit", &AT_LIMIT, findings));
+    if section.get("usd_per_day").or_else(|| section.get("usd_per_month")).is_none() {
+        let help = "add `usd_per_day`, `usd_per_month` or both";
+        findings.error("empty-budget", section.position(), "this budget limits nothing", help);
     }
-    Some(Budget { usd_per_day: Usd(usd) })
+    if let (Some(day), Some(month), Some(node)) = (usd_per_day, usd_per_month, section.get("usd_per_day"))
+        && day > month
+    {
+        let message = format!("a day's {day} US dollars are more than the month's {month}: the month is spent first");
+        findings.warning("no-effect", node.position, message, "write a smaller `usd_per_day`, or leave it out");
+    }
+    (usd_per_day.is_some() || usd_per_month.is_some()).then_some(Budget {
+        usd_per_day,
+        usd_per_month,
+        at_limit: at_limit.flatten().unwrap_or_default(),
+    })
+}
+
+/// What only the targets can tell of a budget: whether their calls can be counted, and whether there is a choice.
+pub(super) fn check_budget(
+    node: &Node,
+    budget: &Budget,
+    targets: &[Arc<Target>],
+    catalog: &Catalog,
+    findings: &mut Findings,
+) {
+    let unpriced: Vec<&str> = targets
+        .iter()
+        .filter(|target| {
+            catalog.cost_at_most(target.api, &target.model, (1, 1), Tier::Standard, Decimal::ONE).is_none()
+        })
+        .map(|target| target.name.as_str())
+        .collect();
+    if !unpriced.is_empty() {
+        let message =
+            format!("no price is known for target {}: its calls cost this budget nothing", unpriced.join(", "));
+        let help = "add the model's prices to config/catalog.yaml";
+        findings.warning("unpriced-budget", node.position, message, help);
+    }
+    if budget.at_limit == AtLimit::Cheapest && targets.len() == 1 {
+        let message = "`at_limit: cheapest` has no choice between targets: the one target goes on spending";
+        findings.warning("no-effect", node.position, message, "add a cheaper target, or write `at_limit: hold`");
+    }
 }
 
 pub(super) fn read_priority(node: &Node, findings: &mut Findings) -> Option<i32> {

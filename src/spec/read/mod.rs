@@ -22,7 +22,7 @@ pub use salvage::{salvage_flags, salvage_name};
 use super::{
     keys,
     model_definition::ModelDefinitions,
-    pipeline::{Accept, ModelGlob, Pipeline, default},
+    pipeline::{Accept, AtLimit, ModelGlob, Pipeline, default},
     providers::Providers,
     target::TargetIx,
 };
@@ -113,7 +113,9 @@ fn read_pipeline(root: &Node, context: &Context<'_>, findings: &mut Findings) ->
         flags::check_forced(node, &flags, &targets, context.providers, findings);
     }
     rollouts.warn_unused(&route, findings);
-    if route.is_usable() {
+    // At the end of a budget, any target may be the cheapest.
+    let all_used = budget.is_some_and(|budget| budget.at_limit == AtLimit::Cheapest);
+    if route.is_usable() && !all_used {
         targets.warn_unused(findings);
     }
     let tests = section
@@ -121,12 +123,16 @@ fn read_pipeline(root: &Node, context: &Context<'_>, findings: &mut Findings) ->
         .map(|node| trials::read(node, &targets, &route, context.providers, findings))
         .unwrap_or_default();
 
+    let complete = targets.complete();
+    if let (Some(node), Some(budget), Some(targets)) = (section.get("budget"), &budget, &complete) {
+        limits::check_budget(node, budget, targets, context.catalog, findings);
+    }
     Some(Pipeline {
         name: name?,
         description,
         labels,
         accept,
-        targets: targets.complete()?,
+        targets: complete?,
         route: route.complete()?,
         rollouts: rollouts.complete()?,
         fallback,

@@ -341,13 +341,28 @@ pub struct Limits {
     pub fair_by: Option<String>,
 }
 
-/// How much may be spent; at the limit, jobs are held.
+/// How much may be spent: by the day, by the month, or both.
 #[derive(Debug, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("anyOf" = [{ "required": ["usd_per_day"] }, { "required": ["usd_per_month"] }]))]
 pub struct Budget {
     /// US dollars in a day (UTC).
     #[schemars(extend("exclusiveMinimum" = 0))]
-    pub usd_per_day: f64,
+    pub usd_per_day: Option<f64>,
+    /// US dollars in a month (UTC).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub usd_per_month: Option<f64>,
+    /// What becomes of jobs at the limit. `hold` by default.
+    pub at_limit: Option<AtLimit>,
+}
+
+/// What becomes of jobs when the budget is spent.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum AtLimit {
+    /// They are held until there is a budget again.
+    Hold,
+    /// They go on, to the cheapest target that their rule, its `confine` and the flags permit.
+    Cheapest,
 }
 
 /// How long contents are kept after a job has ended. Ledger and audit have their own times in the settings.
