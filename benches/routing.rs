@@ -13,7 +13,7 @@ use landbridge::{
     clock::Timestamp,
     job::{Envelope, retry},
     quota::{Allowance, Demand, Grant},
-    routing::{EffectiveFlags, FlagLevels, Question, decide},
+    routing::{EffectiveFlags, FlagLevels, Question, Standings, decide},
     spec::{Api, Flag, FlagSet, Pipeline, ProviderFacts, Providers, condition::Facts, read::read},
 };
 
@@ -85,10 +85,12 @@ fn decisions(c: &mut Criterion) {
             age_seconds: 1,
         };
         group.bench_function(*name, |b| {
-            b.iter(|| decide(black_box(&Question { pipeline, flags: &flags, facts })));
+            b.iter(|| {
+                decide(black_box(&Question { pipeline, flags: &flags, standings: &Standings::default(), facts }))
+            });
         });
         if *name == "plain" {
-            let decision = decide(&Question { pipeline, flags: &flags, facts });
+            let decision = decide(&Question { pipeline, flags: &flags, standings: &Standings::default(), facts });
             group.bench_function("in words", |b| b.iter(|| black_box(&decision).record(pipeline, 1)));
         }
     }

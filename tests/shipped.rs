@@ -73,7 +73,7 @@ fn decide(pipeline: &Pipeline, settings: &Settings, flags: &FlagSet, envelope: &
         prompt_tokens: &|| estimate_prompt_tokens(&envelope.body),
         age_seconds: 0,
     };
-    routing::decide(&Question { pipeline, flags: &flags, facts })
+    routing::decide(&Question { pipeline, flags: &flags, standings: &routing::Standings::default(), facts })
 }
 
 fn chain(pipeline: &Pipeline, decision: &Decision) -> Vec<String> {

@@ -134,7 +134,7 @@ fn summary(pipeline: &Pipeline) -> String {
             rollout.name,
             rollout.baseline,
             rollout.candidate,
-            rollout.percent,
+            rollout.course,
             rollout.key.source(),
             rollout.salt,
             rollout.missing_key,

@@ -98,6 +98,7 @@ async fn call(store: &SqliteStore, job: &Claimed, rng: &mut StdRng) {
         fidelity: Vec::new(),
         most_cost: None,
         prompt_estimate: None,
+        told: None,
     };
     assert_eq!(store.begin(vec![intent]).await.unwrap(), [true]);
     let next = match rng.random_range(0..10) {
@@ -129,7 +130,8 @@ async fn call(store: &SqliteStore, job: &Claimed, rng: &mut StdRng) {
         provider_request_id: None,
         first_token: None,
     });
-    let settled = store.settle(vec![Settlement { job: job.id, fence: job.fence, ended, next }]).await.unwrap();
+    let settled =
+        store.settle(vec![Settlement { job: job.id, fence: job.fence, ended, next, told: None }]).await.unwrap();
     assert_eq!(settled, [Settled::Applied]);
     if let Some(word) = word {
         say(&format!("{word} {}", job.id));

@@ -160,6 +160,7 @@ async fn call(store: &impl Store, job: Claimed) {
         fidelity: Vec::new(),
         most_cost: None,
         prompt_estimate: Some(1_200),
+        told: None,
     };
     assert_eq!(store.begin(vec![intent]).await.expect("begun"), [true]);
     let ended = AttemptEnd {
@@ -174,8 +175,13 @@ async fn call(store: &impl Store, job: Claimed) {
         provider_request_id: Some("req_0123456789".to_owned()),
         first_token: None,
     };
-    let settlement =
-        Settlement { job: job.id, fence: job.fence, ended: Some(ended), next: Next::Succeed("y".repeat(512)) };
+    let settlement = Settlement {
+        job: job.id,
+        fence: job.fence,
+        ended: Some(ended),
+        next: Next::Succeed("y".repeat(512)),
+        told: None,
+    };
     assert_eq!(store.settle(vec![settlement]).await.expect("settled"), [Settled::Applied]);
 }
 

@@ -2,7 +2,10 @@
 
 mod count;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
@@ -72,7 +75,7 @@ pub fn execute(args: &ExplainArgs, config: &Path, console: &mut Console<'_>) -> 
         envelope.pipeline = Some(wanted.clone());
     }
     let snapshot = offline.snapshot;
-    let world = World::new(0, snapshot.clone(), snapshot.flags.clone(), Vec::new());
+    let world = World::new(0, snapshot.clone(), snapshot.flags.clone(), Vec::new(), Arc::default());
     let foreseen = world.foresee(&envelope, size::count).map_err(|error| Failure::new(error.to_string()))?;
     let Foreseen { pipeline, decision, chain } = &foreseen;
     let counted = if args.count_tokens { Some(count::count(&offline.settings, chain, &envelope.body)?) } else { None };

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod print;
 pub mod progress;
 pub mod quota;
+pub mod rehearse;
 pub mod reload;
 pub mod report;
 pub mod results;
@@ -115,13 +116,15 @@ pub enum Command {
     /// See and set what providers grant
     #[command(subcommand)]
     Quota(quota::QuotaCommand),
-    /// See rollouts to their end
-    #[command(subcommand)]
-    Rollout(rollout::RolloutCommand),
     /// Send everything back to the baseline provider
     Rollback(rollback::RollbackArgs),
     /// Undo a rollback
     Resume(rollback::ResumeArgs),
+    /// Try a rollout's gates on made-up jobs with a regression
+    Rehearse(Box<rehearse::RehearseArgs>),
+    /// See rollouts, and move those with steps
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Make, list and revoke keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -201,9 +204,10 @@ impl Cli {
             Command::Quota(command) => wait_for(quota::execute(command, config, console)),
             Command::Reload(args) => wait_for(reload::execute(args, config, console)),
             Command::Rollback(args) => wait_for(rollback::execute(args, config, console)),
-            Command::Rollout(command) => rollout::execute(command, config, console),
+            Command::Rollout(command) => wait_for(rollout::execute(command, config, console)),
             Command::Resume(args) => wait_for(rollback::execute_resume(args, config, console)),
             Command::Config(command) => wait_for(config::execute(command, config, console)),
+            Command::Rehearse(args) => rehearse::execute(args, config, console),
             Command::Key(command) => wait_for(key::execute(command, config, console)),
             Command::Audit(args) => wait_for(audit::execute(args, config, console)),
             Command::Report(args) => wait_for(report::execute(args, config, console)),

@@ -89,6 +89,7 @@ pub fn load_sources(settings: &Settings, sources: &Sources) -> Arc<Snapshot> {
         allow_empty: true,
         today: SystemClock.now().date(),
         override_policy: false,
+        begun: crate::snapshot::Begun::new(),
     };
     snapshot::load(sources, &context).snapshot
 }

@@ -5,6 +5,7 @@
 
 mod ends;
 mod intent;
+mod leg;
 mod live;
 mod ready;
 mod turn;
@@ -67,6 +68,7 @@ struct Carried<'a> {
     /// Its pipeline's budget is spent, and it goes to the cheapest target.
     thrifty: bool,
     version: u64,
+    leg: leg::Leg,
 }
 
 /// A call that goes out.
@@ -104,7 +106,11 @@ pub(super) async fn carry(engine: &Arc<Engine>, job: Claimed, stop: &Arc<Stop>) 
         Err(error) => {
             let message = format!("the stored body of job {} cannot be read: {error}", job.id);
             let failure = failure("damaged", message, "server_error", None, None);
-            settle(engine, Settlement { job: job.id, fence: job.fence, ended: None, next: Next::Fail(failure) }).await;
+            settle(
+                engine,
+                Settlement { job: job.id, fence: job.fence, ended: None, next: Next::Fail(failure), told: None },
+            )
+            .await;
             return;
         }
     };
@@ -122,6 +128,7 @@ pub(super) async fn carry(engine: &Arc<Engine>, job: Claimed, stop: &Arc<Stop>) 
         unfit: Vec::new(),
         thrifty: false,
         version: 0,
+        leg: leg::Leg::default(),
     }
     .finish()
     .await;
@@ -132,7 +139,8 @@ pub(super) async fn carry_live(engine: &Arc<Engine>, job: Claimed, body: Arc<Val
     engine.observe_claim(&job);
     let (id, live) = (job.id.to_string(), Some(live));
     let (past, sizes, unfit) = (Vec::new(), Sizes::default(), Vec::new());
-    Carried { engine, job, id, body, past, stop, live, sizes, unfit, thrifty: false, version: 0 }.finish().await;
+    let leg = leg::Leg::default();
+    Carried { engine, job, id, body, past, stop, live, sizes, unfit, thrifty: false, version: 0, leg }.finish().await;
 }
 
 impl Carried<'_> {
@@ -215,7 +223,7 @@ impl Carried<'_> {
             prompt_tokens: &|| prompt_tokens,
             age_seconds: i64::try_from(now.since(self.job.created_at).as_secs()).unwrap_or(i64::MAX),
         };
-        way(&Question { pipeline: spec, flags: &lane.flags, facts })
+        way(&Question { pipeline: spec, flags: &lane.flags, standings: &lane.standings, facts })
     }
 
     /// Calls one target, once.

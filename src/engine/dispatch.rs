@@ -178,7 +178,7 @@ fn set_off(engine: &Arc<Engine>, job: Claimed) {
                 code: None,
                 param: None,
             };
-            let settlement = Settlement { job: id, fence, ended: None, next: Next::Fail(error) };
+            let settlement = Settlement { job: id, fence, ended: None, next: Next::Fail(error), told: None };
             if let Err(error) = engine.store.settle(vec![settlement]).await {
                 tracing::error!(job = %id, %error, "its failure could not be stored; the next start takes it up");
             }

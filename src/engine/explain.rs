@@ -131,7 +131,8 @@ impl World {
             prompt_tokens: &prompt_tokens,
             age_seconds: asked.age_seconds,
         };
-        let decision = decide_counting(&Question { pipeline: spec, flags: &lane.flags, facts });
+        let decision =
+            decide_counting(&Question { pipeline: spec, flags: &lane.flags, standings: &lane.standings, facts });
         let record = decision.record(spec, self.snapshot.generation);
         Some((decision.route, record))
     }

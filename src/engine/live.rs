@@ -193,7 +193,7 @@ impl Engine {
                 let message = format!("carrying job {job} panicked inside the daemon (see its log)");
                 let error = failure("crashed_worker", message, "server_error", None, None);
                 let fence = Fence::FIRST;
-                settle(&engine, Settlement { job, fence, ended: None, next: Next::Fail(error) }).await;
+                settle(&engine, Settlement { job, fence, ended: None, next: Next::Fail(error), told: None }).await;
             }
             drop(line);
         });

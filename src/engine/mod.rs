@@ -27,6 +27,7 @@ pub mod plan;
 mod quotas;
 pub mod reload;
 pub mod report;
+pub mod rollouts;
 mod settle;
 pub mod size;
 mod spending;
@@ -129,6 +130,7 @@ pub struct Engine {
     inflight: Arc<Inflight>,
     batches: Batches,
     callbacks: callbacks::Callbacks,
+    rollouts: rollouts::Rollouts,
     /// What each provider's list prices are multiplied by.
     prices: ArcSwap<BTreeMap<ProviderName, Decimal>>,
     /// A job began to wait for a time.
@@ -156,7 +158,7 @@ impl Engine {
         let holds = HoldClocks::restore(store.documents(DocumentKind::HoldClock).await?);
         let learned = store.documents(DocumentKind::Quota).await?;
         let revision = store.revision().await?;
-        let first = World::new(0, snapshot.clone(), FlagLevels::default(), Vec::new());
+        let first = World::new(0, snapshot.clone(), FlagLevels::default(), Vec::new(), Arc::default());
         let engine = Arc::new(Self {
             store,
             providers,
@@ -178,6 +180,7 @@ impl Engine {
             inflight: Arc::default(),
             batches: Batches::default(),
             callbacks: callbacks::Callbacks::default(),
+            rollouts: rollouts::Rollouts::default(),
             prices: ArcSwap::default(),
             waiting: Notify::new(),
             accepting: AtomicBool::new(true),
@@ -190,6 +193,7 @@ impl Engine {
         engine.remember_quotas(learned);
         let runtime = engine.read_runtime().await?;
         *engine.runtime.lock().unwrap_or_else(PoisonError::into_inner) = runtime;
+        engine.follow_courses().await?;
         engine.install(snapshot);
         engine.observe_unseen(&recovered.unseen);
         engine.take_up_batches().await?;
@@ -372,7 +376,22 @@ impl Engine {
         let world = self.world();
         self.metrics.follow(&snapshot);
         let rolled_back = world.rolled_back.clone();
-        self.world.store(Arc::new(World::new(world.version, snapshot, world.levels.clone(), rolled_back)));
+        let (levels, courses) = (world.levels.clone(), world.courses.clone());
+        self.world.store(Arc::new(World::new(world.version, snapshot, levels, rolled_back, courses)));
+    }
+
+    /// Takes over how far rollouts have come; work under way decides again where a decision could tell.
+    fn install_courses(&self, courses: Arc<rollouts::Courses>) {
+        let before = self.world.load_full();
+        let steers_like = before.courses.steers_like(&courses);
+        let version = before.version + u64::from(!steers_like);
+        let (levels, rolled_back) = (before.levels.clone(), before.rolled_back.clone());
+        let world = Arc::new(World::new(version, before.snapshot.clone(), levels, rolled_back, courses));
+        self.observe_world(&world);
+        self.world.store(world);
+        if !steers_like {
+            self.world_version.send_replace(version);
+        }
     }
 
     /// Puts runtime levers in force.
@@ -385,8 +404,9 @@ impl Engine {
     }
 
     fn swap(&self, snapshot: Arc<Snapshot>, levels: FlagLevels, rolled_back: Vec<PipelineName>) {
-        let version = self.world.load().version + 1;
-        let world = Arc::new(World::new(version, snapshot, levels, rolled_back));
+        let before = self.world.load_full();
+        let version = before.version + 1;
+        let world = Arc::new(World::new(version, snapshot, levels, rolled_back, before.courses.clone()));
         self.observe_world(&world);
         self.world.store(world);
         self.world_version.send_replace(version);

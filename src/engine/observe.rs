@@ -18,7 +18,7 @@ use crate::{
     money::{BasisPoints, Usd},
     names::PipelineName,
     routing::{Decision, Route},
-    spec::{Flag, Pipeline, Target},
+    spec::{Flag, Pipeline, RolloutIx, Target},
     store::{AttemptEnd, Claimed, Next, StoreError, Unseen},
     usage::Usage,
 };
@@ -119,16 +119,18 @@ impl Engine {
     pub(super) fn observe_world(&self, world: &World) {
         self.metrics.follow(&world.snapshot);
         self.metrics.set_rollouts(world.lanes().flat_map(|(name, lane)| {
-            let rolled_back = lane.flags.rolled_back;
-            lane.loaded.pipeline.rollouts.iter().map(move |rollout| RolloutReading {
-                pipeline: name,
-                rollout: &rollout.name,
-                percent: if rolled_back { BasisPoints::NONE } else { rollout.percent },
-                state: match (rolled_back, rollout.percent) {
-                    (true, _) => RolloutState::RolledBack,
-                    (false, BasisPoints::ALL) => RolloutState::Done,
-                    (false, _) => RolloutState::Running,
-                },
+            let spec = &lane.loaded.pipeline;
+            (0..).map(RolloutIx).zip(&spec.rollouts).map(move |(ix, rollout)| {
+                let percent = lane.standings.percent(spec, ix);
+                let state = match (world.courses.get(name, &rollout.name), rollout.gated()) {
+                    _ if lane.flags.rolled_back => RolloutState::RolledBack,
+                    (Some(controller), Some(_)) => controller.state(),
+                    (None, Some(_)) => RolloutState::Running,
+                    (_, None) if percent == BasisPoints::ALL => RolloutState::Done,
+                    (_, None) => RolloutState::Running,
+                };
+                let percent = if lane.flags.rolled_back { BasisPoints::NONE } else { percent };
+                RolloutReading { pipeline: name, rollout: &rollout.name, percent, state }
             })
         }));
         let known = Flag::known(world.snapshot.providers.keys());

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::{
     Engine, generations,
     pins::{pin_change, pinned},
+    rollouts::Courses,
 };
 use crate::{
     clock::Timestamp,
@@ -135,7 +136,9 @@ pub async fn first_load(
         changes.push(pin_change(Some(&*held).filter(|held| !held.files.is_empty())));
     }
     let pin = pin.filter(|held| !held.files.is_empty());
-    let loaded = load(&pinned, settings, origin, last_good.clone(), Previous::Generation(generation), now, false).await;
+    let begun = Courses::read(store).await?.begun();
+    let previous = (Previous::Generation(generation), begun);
+    let loaded = load(&pinned, settings, origin, last_good.clone(), previous, now, false).await;
     metrics.reloaded(ReloadTrigger::Start, result_of(&loaded.snapshot.files, true), started.elapsed(), now);
     report_faults(&loaded.snapshot.files);
     changes.extend(specs_to_write(&last_good, &loaded));
@@ -214,7 +217,8 @@ impl Reloader {
         against_policy: bool,
     ) -> Loaded {
         let scan = Scan { sources, settings: None, settings_fault: None, hash: watch::ScanHash([0; 32]) };
-        let previous = Previous::Snapshot(self.engine.world().snapshot.clone());
+        let world = self.engine.world();
+        let previous = (Previous::Snapshot(world.snapshot.clone()), world.courses.begun());
         load(&scan, &self.settings(), &self.origin, kept, previous, self.engine.now(), against_policy).await
     }
 
@@ -222,7 +226,8 @@ impl Reloader {
     pub(super) async fn read_alone(&self, sources: Sources) -> Arc<Snapshot> {
         let scan = Scan { sources, settings: None, settings_fault: None, hash: watch::ScanHash([0; 32]) };
         let (settings, now) = (self.settings(), self.engine.now());
-        let loaded = load(&scan, &settings, &self.origin, BTreeMap::new(), Previous::Generation(0), now, true).await;
+        let previous = (Previous::Generation(0), snapshot::Begun::new());
+        let loaded = load(&scan, &settings, &self.origin, BTreeMap::new(), previous, now, true).await;
         loaded.snapshot
     }
 
@@ -249,6 +254,7 @@ impl Reloader {
         let mut documents: Vec<DocumentChange> =
             released.iter().map(|released| pin_change(released.left.as_ref())).collect();
         let against_policy = asked.against_policy;
+        let previous = (previous, self.engine.world().courses.begun());
         let loaded = load(&scan, &settings, &self.origin, kept.clone(), previous, now, against_policy).await;
         let mut files = loaded.snapshot.files.clone();
         files.extend(settings_report);
@@ -367,7 +373,7 @@ async fn load(
     settings: &Settings,
     origin: &Origin,
     last_good: BTreeMap<String, String>,
-    previous: Previous,
+    (previous, begun): (Previous, snapshot::Begun),
     now: Timestamp,
     override_policy: bool,
 ) -> Loaded {
@@ -388,6 +394,7 @@ async fn load(
         allow_empty: settings.watch.allow_empty,
         today: now.date(),
         override_policy,
+        begun,
     };
     let sources = scan.sources.clone();
     let fallback = context.clone();
@@ -463,6 +470,7 @@ pub(super) mod tests_only {
             allow_empty: false,
             today: now.date(),
             override_policy: false,
+            begun: snapshot::Begun::new(),
         };
         let mut sources = Sources::default();
         sources.specs.insert("triage.yaml".to_owned(), spec.as_bytes().to_vec());

@@ -144,6 +144,7 @@ impl Engine {
             }
         }
         self.release_held().await?;
+        self.conduct().await?;
         self.observe_gauges(&counts, now).await
     }
 

@@ -5,10 +5,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::rollouts::Courses;
 use crate::{
     job::HoldReason,
     names::PipelineName,
-    routing::{EffectiveFlags, FlagLevels},
+    routing::{EffectiveFlags, FlagLevels, Standings},
     snapshot::{LoadedPipeline, Snapshot},
     spec::{Flag, flags::FlagLevel},
 };
@@ -24,6 +25,8 @@ pub struct World {
     pub levels: FlagLevels,
     /// Pipelines under `rollback`.
     pub rolled_back: Vec<PipelineName>,
+    /// How far rollouts with steps have come.
+    pub courses: Arc<Courses>,
     /// By pipeline.
     lanes: BTreeMap<PipelineName, Arc<Lane>>,
 }
@@ -35,13 +38,21 @@ pub struct Lane {
     pub loaded: Arc<LoadedPipeline>,
     /// The flags in force.
     pub flags: EffectiveFlags,
+    /// Where its rollouts stand.
+    pub standings: Standings,
     /// Why none of its jobs may be dispatched, as far as flags say.
     pub hold: Option<HoldReason>,
 }
 
 impl World {
     /// Works out the levers for every pipeline of a snapshot.
-    pub fn new(version: u64, snapshot: Arc<Snapshot>, levels: FlagLevels, rolled_back: Vec<PipelineName>) -> Self {
+    pub fn new(
+        version: u64,
+        snapshot: Arc<Snapshot>,
+        levels: FlagLevels,
+        rolled_back: Vec<PipelineName>,
+        courses: Arc<Courses>,
+    ) -> Self {
         let lanes = snapshot
             .pipelines
             .iter()
@@ -49,10 +60,11 @@ impl World {
                 let flags =
                     EffectiveFlags::resolve(&levels, &loaded.pipeline, &snapshot.providers, rolled_back.contains(name));
                 let hold = hold_by_flags(&flags);
-                (name.clone(), Arc::new(Lane { loaded: loaded.clone(), flags, hold }))
+                let standings = courses.standings(&loaded.pipeline);
+                (name.clone(), Arc::new(Lane { loaded: loaded.clone(), flags, standings, hold }))
             })
             .collect();
-        Self { version, snapshot, levels, rolled_back, lanes }
+        Self { version, snapshot, levels, rolled_back, courses, lanes }
     }
 
     /// The lane of a pipeline, unless no spec defines it.
@@ -67,7 +79,7 @@ impl World {
 
     /// The same specs under other levers: what a flag change would do.
     pub fn with_levels(&self, levels: FlagLevels) -> Self {
-        Self::new(self.version, self.snapshot.clone(), levels, self.rolled_back.clone())
+        Self::new(self.version, self.snapshot.clone(), levels, self.rolled_back.clone(), self.courses.clone())
     }
 }
 

@@ -280,6 +280,13 @@ async fn visible(app: &App, caller: &Caller, id: JobId) -> Result<JobRecord, Api
     seen.ok_or_else(|| no_such_job(id))
 }
 
+/// A job that the caller may score: one that they handed in, or may steer.
+pub(super) async fn scorable(app: &App, caller: &Caller, id: &str) -> Result<JobRecord, ApiError> {
+    let id = job_id(id)?;
+    touchable(app, caller, id).await?;
+    visible(app, caller, id).await
+}
+
 /// Checks that the caller may cancel a job or try it again: their own, or any as an operator.
 async fn touchable(app: &App, caller: &Caller, id: JobId) -> Result<(), ApiError> {
     let owner = visible(app, caller, id).await?.summary.caller;

@@ -12,6 +12,7 @@ mod ops;
 mod pace;
 mod param;
 mod probes;
+mod scores;
 mod serve;
 mod tls;
 mod view;
@@ -82,6 +83,9 @@ fn paths() -> Router<App> {
         .route("/flags/{flag}", axum::routing::delete(ops::flags::clear))
         .route("/rollback", post(ops::flags::rollback))
         .route("/resume", post(ops::flags::resume))
+        .route("/rollouts", get(ops::rollouts::list))
+        .route("/rollouts/{pipeline}/{rollout}", get(ops::rollouts::show))
+        .route("/rollouts/{pipeline}/{rollout}/{what}", post(ops::rollouts::act))
         .route("/explain", post(ops::explain))
         .route("/quotas", get(ops::quotas::list).post(ops::quotas::set))
         .route("/quotas/reset", post(ops::quotas::reset))
@@ -103,6 +107,7 @@ fn paths() -> Router<App> {
         .route("/v1/jobs/{id}/why", get(jobs::why))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/jobs/{id}/scores", post(scores::post))
         .nest("/v1/ops", ops)
         .merge(openai::routes())
         .merge(probes::routes())

@@ -2,23 +2,7 @@
 //!
 //! Invariant: the text of a variant is the label's value; dashboards and alerts rely on it.
 
-/// The state of a rollout, as `landbridge_rollout_state` and the API name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumIter)]
-#[strum(serialize_all = "snake_case")]
-pub enum RolloutState {
-    /// Traffic is split by the percentage.
-    Running,
-    /// An operator stopped its steps.
-    Paused,
-    /// A gate is undecided.
-    Held,
-    /// A rollback serves the baseline.
-    RolledBack,
-    /// An operator gave it up.
-    Aborted,
-    /// Everybody is on the candidate.
-    Done,
-}
+pub use crate::rollout::State as RolloutState;
 
 /// One rollout now.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,27 +7,10 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// When a breaker trips.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BreakerRule {
-    /// Among so many of the candidate's last ends; 1 to [`BreakerRule::MOST`].
-    pub last: u32,
-    /// So many failures.
-    pub failures: u32,
-}
-
-impl BreakerRule {
-    /// Most ends that are remembered.
-    pub const MOST: u32 = 1_000;
-
-    /// Whether it can trip, and not before the first failure.
-    pub fn is_valid(self) -> bool {
-        (1..=Self::MOST).contains(&self.last) && (1..=self.last).contains(&self.failures)
-    }
-}
+pub use crate::spec::rollout::BreakerRule;
 
 /// The candidate's last ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaker {
     rule: BreakerRule,
     failed: VecDeque<bool>,
@@ -37,6 +20,11 @@ impl Breaker {
     /// No ends yet.
     pub fn new(rule: BreakerRule) -> Self {
         Self { rule, failed: VecDeque::new() }
+    }
+
+    /// When it trips.
+    pub fn rule(&self) -> BreakerRule {
+        self.rule
     }
 
     /// One more end of the candidate. Says how many of the last failed when that is too many, and then begins afresh.

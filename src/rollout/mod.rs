@@ -12,19 +12,23 @@
 //! | [`gate`] | one requirement of a rollout, and its verdict |
 //! | [`controller`] | the course of a rollout: steps, holds, rollbacks |
 //! | [`breaker`] | the run of failures that needs no statistics |
+//! | [`casebook`] | what was written down, read in order |
 //!
 //! `docs/rollouts.md` tells operators the same in their words.
 
 mod beta;
 mod bits;
 pub mod breaker;
+pub mod casebook;
 pub mod controller;
 pub mod evidence;
 pub mod gate;
 pub mod process;
+pub mod rehearsal;
 pub mod split;
 
 pub use breaker::{Breaker, BreakerRule};
+pub use casebook::Casebook;
 pub use controller::{Controller, Event, Plan, Readings, Refusal, State, Step, Transition, Turn};
 pub use evidence::{Evidence, Horizon, Outcome, Pair, Score};
 pub use gate::{Criterion, GateSpec, OnFail, Verdict};

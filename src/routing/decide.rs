@@ -143,7 +143,8 @@ fn first_match<'a>(
 /// The arm by bucket, and the one that serves.
 fn choose_arm(question: &Question<'_>, ix: RolloutIx, reasons: &mut Reasons) -> Result<ArmChoice, HoldReason> {
     let rollout = question.pipeline.rollout(ix);
-    let percent = rollout.percent;
+    let percent = question.standings.percent(question.pipeline, ix);
+    let standing = question.standings.get(ix);
     let everybody = percent == BasisPoints::ALL;
     let key = rollout.key.evaluate(&question.facts);
     let bucket = match (&key, rollout.missing_key) {
@@ -171,7 +172,8 @@ fn choose_arm(question: &Question<'_>, ix: RolloutIx, reasons: &mut Reasons) -> 
         served = Arm::Baseline;
         reasons.push(Reason::RolledBack);
     }
-    Ok(ArmChoice { rollout: ix, assigned, served, bucket, percent })
+    let revision = if standing.counts { standing.revision } else { 0 };
+    Ok(ArmChoice { rollout: ix, assigned, served, bucket, percent, revision })
 }
 
 fn target_of(question: &Question<'_>, ix: RolloutIx, arm: Arm) -> TargetIx {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::flags::EffectiveFlags;
+use super::{flags::EffectiveFlags, standing::Standings};
+pub use crate::rollout::evidence::Arm;
 use crate::{
     job::HoldReason,
     money::BasisPoints,
@@ -20,6 +21,8 @@ pub struct Question<'a> {
     pub pipeline: &'a Pipeline,
     /// The flags in force for it.
     pub flags: &'a EffectiveFlags,
+    /// Where its rollouts stand.
+    pub standings: &'a Standings,
     /// The job.
     pub facts: Facts<'a>,
 }
@@ -47,29 +50,6 @@ pub enum Route {
     Hold(HoldReason),
 }
 
-/// One side of a rollout.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    strum::Display,
-    strum::EnumString,
-    schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum Arm {
-    /// Where everybody was.
-    Baseline,
-    /// Where everybody is to go.
-    Candidate,
-}
-
 /// How a job fell to an arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArmChoice {
@@ -83,6 +63,8 @@ pub struct ArmChoice {
     pub bucket: Option<u16>,
     /// The candidate's share then.
     pub percent: BasisPoints,
+    /// Which launch of a rollout with steps that was, if what it sees counts; 0 where nothing does.
+    pub revision: u32,
 }
 
 /// One step of a decision. [`DecisionRecord`] carries it in words.
@@ -178,6 +160,21 @@ pub struct Assignment {
     pub bucket: Option<u16>,
     /// Whether the job counts: it had a key, was not confined, and no switch was on.
     pub evidence: bool,
+    /// What a rollout with steps needs to know; a percentage in a file needs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// Where a job stands in the evidence of a rollout with steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The launch that it belongs to.
+    pub revision: u32,
+    /// The candidate's share at its first dispatch.
+    pub share: BasisPoints,
+    /// Its number among all that happened to the rollout: given by the store when the dispatch is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 /// A decision in names, as the ledger keeps it and the API shows it.

@@ -8,7 +8,7 @@ use crate::{
     money::BasisPoints,
     names::{PipelineName, ProviderName, RolloutName, TargetName},
     spec::{
-        Accept, Api, Confinement, Destination, Fidelity, FlagSet, MissingKey, OnMissing, Parameters, Pipeline,
+        Accept, Api, Confinement, Course, Destination, Fidelity, FlagSet, MissingKey, OnMissing, Parameters, Pipeline,
         ProviderFacts, Providers, Residency, Retention, Retry, Rollout, RolloutIx, Rule, Target, TargetIx,
         condition::{Condition, Facts, KeyExpression},
     },
@@ -69,7 +69,7 @@ pub(crate) fn rollout(baseline: u16, candidate: u16, percent: &str) -> Rollout {
         name: RolloutName::new("to-bedrock").unwrap(),
         baseline: TargetIx(baseline),
         candidate: TargetIx(candidate),
-        percent: BasisPoints::parse_percent(percent).unwrap(),
+        course: Course::Percent(BasisPoints::parse_percent(percent).unwrap()),
         key: KeyExpression::parse("job.metadata.customer").unwrap(),
         salt: "ticket-triage/to-bedrock".to_owned(),
         missing_key: MissingKey::Baseline,

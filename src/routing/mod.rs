@@ -9,12 +9,14 @@ pub mod decision;
 pub(crate) mod fixture;
 pub mod flags;
 pub mod prompt;
+pub mod standing;
 #[cfg(test)]
 mod tests;
 pub mod words;
 
 pub use decide::{decide, permitted};
-pub use decision::{Arm, ArmChoice, Assignment, Decision, DecisionRecord, Question, Reason, Route};
+pub use decision::{Arm, ArmChoice, Assignment, Counted, Decision, DecisionRecord, Question, Reason, Route};
 pub use flags::{EffectiveFlags, FlagLevels, FlagSource, ForcedProviders};
 pub use prompt::decide_counting;
+pub use standing::{Standing, Standings};
 pub use words::{explain, explain_with_flags, flags_in_force, hold_words};

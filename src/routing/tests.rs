@@ -9,7 +9,9 @@ use super::{
 use crate::{
     job::HoldReason,
     money::BasisPoints,
-    spec::{Destination, Flag, FlagSet, MissingKey, OnMissing, Pipeline, RolloutIx, TargetIx, flags::FlagLevel},
+    spec::{
+        Course, Destination, Flag, FlagSet, MissingKey, OnMissing, Pipeline, RolloutIx, TargetIx, flags::FlagLevel,
+    },
 };
 
 fn flags(pipeline: &Pipeline, set: &[&str]) -> EffectiveFlags {
@@ -21,7 +23,7 @@ fn flags(pipeline: &Pipeline, set: &[&str]) -> EffectiveFlags {
 
 fn decide_with(pipeline: &Pipeline, set: &[&str], job: &Job) -> Decision {
     let flags = flags(pipeline, set);
-    decide(&Question { pipeline, flags: &flags, facts: job.facts(pipeline) })
+    decide(&Question { pipeline, flags: &flags, standings: &Standings::default(), facts: job.facts(pipeline) })
 }
 
 /// The chain in names, or the hold's reason code.
@@ -238,7 +240,7 @@ proptest! {
         let (lower, higher) = (lower.min(higher), lower.max(higher));
         let arm = |points| {
             let mut pipeline = triage("0");
-            pipeline.rollouts[0].percent = BasisPoints::new(points).unwrap();
+            pipeline.rollouts[0].course = Course::Percent(BasisPoints::new(points).unwrap());
             let decision = decide_with(&pipeline, &[], &Job::with(&[("region", "us"), ("customer", &key)]));
             let arm = decision.arm.unwrap();
             prop_assert_eq!(arm.bucket, Some(crate::rollout::bucket("ticket-triage/to-bedrock", &key)));
@@ -254,7 +256,8 @@ proptest! {
     #[test]
     fn confinement_first_then_the_kill_switch(case in case()) {
         let Case { pipeline, flags, job } = &case;
-        let question = Question { pipeline, flags, facts: job.facts(pipeline) };
+        let standings = Standings::default();
+        let question = Question { pipeline, flags, standings: &standings, facts: job.facts(pipeline) };
         let decision = decide(&question);
         prop_assert_eq!(&decide(&question), &decision, "the same question, the same answer");
         let record = decision.record(pipeline, 1);
@@ -340,7 +343,7 @@ prop_compose! {
         let (baseline, step) = pair;
         let candidate = (baseline + step) % count;
         let mut split = rollout(ix(baseline).0, ix(candidate).0, "0");
-        split.percent = BasisPoints::new(percent).unwrap();
+        split.course = Course::Percent(BasisPoints::new(percent).unwrap());
         split.missing_key = [MissingKey::Baseline, MissingKey::JobId, MissingKey::Hold][missing_key];
         split.fallback_to_candidate = fallback_to_candidate;
         pipeline.rollouts = vec![split];
@@ -355,7 +358,12 @@ fn a_flag_names_its_level() {
     let mut pipeline = triage("25");
     pipeline.flags = FlagSet([(Flag::Force(provider("bedrock")), true)].into());
     let flags = EffectiveFlags::resolve(&FlagLevels::default(), &pipeline, &providers(), false);
-    let decision = decide(&Question { pipeline: &pipeline, flags: &flags, facts: Job::with(LOW).facts(&pipeline) });
+    let decision = decide(&Question {
+        pipeline: &pipeline,
+        flags: &flags,
+        standings: &Standings::default(),
+        facts: Job::with(LOW).facts(&pipeline),
+    });
     assert!(decision.reasons.contains(&Reason::Forced {
         provider: provider("bedrock"),
         level: FlagLevel::Spec,

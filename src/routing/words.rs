@@ -6,14 +6,14 @@
 use std::fmt::Write;
 
 use super::{
-    decision::{Assignment, Decision, DecisionRecord, Reason, Route},
+    decision::{Assignment, Counted, Decision, DecisionRecord, Reason, Route},
     flags::{EffectiveFlags, FlagSource},
 };
 use crate::{
     job::HoldReason,
     money::BasisPoints,
     names::ProviderName,
-    spec::{Confinement, Destination, Flag, MissingKey, OnMissing, Pipeline, TargetIx, flags::FlagLevel},
+    spec::{Confinement, Course, Destination, Flag, MissingKey, OnMissing, Pipeline, TargetIx, flags::FlagLevel},
 };
 
 /// From so many rules in a row that did not match, they share a sentence.
@@ -48,11 +48,18 @@ impl Decision {
         let choice = self.arm?;
         let keyless = self.reasons.iter().any(|reason| matches!(reason, Reason::KeyMissing { .. }));
         let confined = self.rule.and_then(|rule| pipeline.route.get(usize::from(rule)))?.confine.is_some();
+        let evidence = !keyless && !confined && !flags.overrides_rollouts();
+        let counted = (evidence && choice.revision > 0).then_some(Counted {
+            revision: choice.revision,
+            share: choice.percent,
+            number: None,
+        });
         Some(Assignment {
             rollout: pipeline.rollout(choice.rollout).name.clone(),
             arm: choice.assigned,
             bucket: choice.bucket,
-            evidence: !keyless && !confined && !flags.overrides_rollouts(),
+            evidence,
+            counted,
         })
     }
 
@@ -131,7 +138,10 @@ impl Decision {
             (None, None) => None,
         };
         let key = rollout.map_or("the key of its rollout", |rollout| rollout.key.source());
-        let everybody = rollout.is_some_and(|rollout| rollout.percent == BasisPoints::ALL);
+        let everybody = match (self.arm, rollout.map(|rollout| &rollout.course)) {
+            (Some(choice), _) => choice.percent == BasisPoints::ALL,
+            (None, course) => course == Some(&Course::Percent(BasisPoints::ALL)),
+        };
         let then = match then {
             MissingKey::JobId => "missing_key says job_id, so the job's id is bucketed instead",
             _ if everybody => "at 100 % everybody goes to the candidate all the same",

@@ -102,10 +102,15 @@ fn pipeline(name: &PipelineName, old: &Arc<LoadedPipeline>, new: &Arc<LoadedPipe
 fn rollouts(name: &PipelineName, old: &Pipeline, new: &Pipeline, words: &mut Vec<String>) {
     for rollout in &new.rollouts {
         match old.rollouts.iter().find(|before| before.name == rollout.name) {
-            None => words.push(format!("`{name}`: rollout `{}` added at {}", rollout.name, rollout.percent)),
-            Some(before) if before.percent != rollout.percent => words.push(format!(
+            None => words.push(format!("`{name}`: rollout `{}` added at {}", rollout.name, rollout.course)),
+            Some(before)
+                if before.course != rollout.course && before.course.to_string() == rollout.course.to_string() =>
+            {
+                words.push(format!("`{name}`: what rollout `{}` asks for changed", rollout.name));
+            }
+            Some(before) if before.course != rollout.course => words.push(format!(
                 "`{name}`: rollout `{}` goes from {} to {}",
-                rollout.name, before.percent, rollout.percent
+                rollout.name, before.course, rollout.course
             )),
             Some(_) => {}
         }

@@ -13,7 +13,7 @@ use crate::{
     money::BasisPoints,
     names::TargetName,
     spec::{
-        Destination, Pipeline, Rollout,
+        Course, Destination, Pipeline, Rollout,
         policy::{self, Guard, Policy},
     },
     yaml::{self, Node, Value},
@@ -235,7 +235,7 @@ fn share(old: &Pipeline, rollout: Option<&Rollout>, candidate: &TargetName) -> u
     let same_name = rollout.and_then(|new| old.rollouts.iter().find(|old| old.name == new.name));
     let by_target = || old.rollouts.iter().find(|old_rollout| old.target(old_rollout.candidate).name == *candidate);
     if let Some(found) = same_name.or_else(by_target) {
-        return found.percent.get();
+        return found.promised().get();
     }
     let direct = old.route.iter().any(|rule| match rule.to {
         Destination::Target(ix) => old.target(ix).name == *candidate,
@@ -248,8 +248,10 @@ fn increases(guard: &Guard, most: u16, new: &Pipeline, old: &Pipeline, finder: &
     let words = |points: u16| BasisPoints::new(points).map_or_else(|| "100%".to_owned(), |points| points.to_string());
     let help = |was: u16| format!("go to at most {}", words(was.saturating_add(most).min(10_000)));
     for rollout in &new.rollouts {
+        // Steps are taken by evidence, not by a save.
+        let Course::Percent(percent) = rollout.course else { continue };
         let candidate = &new.target(rollout.candidate).name;
-        let (was, is) = (share(old, Some(rollout), candidate), rollout.percent.get());
+        let (was, is) = (share(old, Some(rollout), candidate), percent.get());
         if is > was.saturating_add(most) {
             let way = [Step::Key("rollouts"), Step::Key(rollout.name.as_str()), Step::Key("percent")];
             let message = format!(
@@ -275,7 +277,7 @@ fn increases(guard: &Guard, most: u16, new: &Pipeline, old: &Pipeline, finder: &
             Destination::Target(ix) => old.target(ix).name == *candidate,
             Destination::Rollout(_) => false,
         });
-        let was = rollout.percent.get();
+        let was = rollout.promised().get();
         if let Some(place) = straight
             && !still
             && !was_straight

@@ -10,6 +10,7 @@
 mod accept;
 mod definitions;
 mod diff;
+mod fixed;
 mod flags_file;
 mod foresight;
 mod guard;
@@ -34,7 +35,7 @@ use serde::Serialize;
 use crate::{
     catalog::Catalog,
     diagnostic::Diagnostic,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
     routing::FlagLevels,
     spec::{FlagSet, Pipeline, Providers},
 };
@@ -143,6 +144,20 @@ pub struct LoadContext {
     pub today: jiff::civil::Date,
     /// Specs that violate the policy serve all the same, from now on and as they are.
     pub override_policy: bool,
+    /// Rollouts with steps that have begun.
+    pub begun: Begun,
+}
+
+/// Rollouts with steps that have begun, with what may no longer change of them.
+pub type Begun = BTreeMap<(PipelineName, RolloutName), Fixed>;
+
+/// What decides which jobs are the candidate's: changed in the middle, it would swap them for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixed {
+    /// What jobs are bucketed by.
+    pub key: String,
+    /// What goes into the hash before the key.
+    pub salt: String,
 }
 
 /// What a broken file does to the rest of a change.

@@ -8,7 +8,9 @@ use std::{
     thread,
 };
 
-use super::{DefinitionTexts, FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, foresight::foresee, trial};
+use super::{
+    DefinitionTexts, FileReport, LoadContext, LoadedPipeline, SourceFile, Sources, fixed, foresight::foresee, trial,
+};
 use crate::{
     catalog::Catalog,
     diagnostic::Diagnostic,
@@ -138,6 +140,11 @@ fn read_text(file: &str, bytes: &[u8], context: &LoadContext, check: &Context<'_
         return (None, Some(pipeline.flags), diagnostics);
     }
     let text = String::from_utf8_lossy(bytes);
+    let swapped = fixed::check(&pipeline, &context.begun, file, text.strip_prefix('\u{feff}').unwrap_or(&text));
+    if !swapped.is_empty() {
+        diagnostics.extend(swapped);
+        return (None, Some(pipeline.flags), diagnostics);
+    }
     let failed = trial::run(&pipeline, &context.providers, file, text.strip_prefix('\u{feff}').unwrap_or(&text));
     let flags = Some(pipeline.flags.clone());
     if !failed.is_empty() {

@@ -9,7 +9,10 @@ use crate::{
     diagnostic::Diagnostic,
     job::Envelope,
     names::TargetName,
-    routing::{DecisionRecord, EffectiveFlags, FlagLevels, Question, decide_counting, prompt::prompt_tokens},
+    routing::{
+        DecisionRecord, EffectiveFlags, FlagLevels, Question, Standing, Standings, decide_counting,
+        prompt::prompt_tokens,
+    },
     spec::{Flag, FlagSet, Pipeline, Providers, SpecTest, condition::Facts},
 };
 
@@ -72,7 +75,10 @@ fn route(test: &SpecTest, pipeline: &Pipeline, providers: &Providers) -> Result<
         prompt_tokens: &|| prompt_tokens(&envelope.body),
         age_seconds: 0,
     };
-    Ok(decide_counting(&Question { pipeline, flags: &flags, facts }).record(pipeline, 0))
+    let standings = Standings::of(pipeline, |rollout| {
+        test.rollouts.get(&rollout.name).map(|percent| Standing { percent: *percent, revision: 1, counts: true })
+    });
+    Ok(decide_counting(&Question { pipeline, flags: &flags, standings: &standings, facts }).record(pipeline, 0))
 }
 
 /// What was expected and did not come.

@@ -3,8 +3,6 @@
 use super::schema::{Caps, Parameters};
 use crate::yaml::Keys;
 
-/// Why a gated rollout's keys are refused.
-const GATED: &str = "set `percent` and raise it by editing the file";
 /// Why the keys of batch targets are refused.
 const SYNC_ONLY: &str = "leave it out; every job is sent on its own";
 
@@ -91,22 +89,49 @@ pub const CONFINE: Keys = Keys::new("`confine`", &["regions", "providers"]);
 /// One of `rollouts`.
 pub const ROLLOUT: Keys = Keys::new(
     "a rollout",
-    &["baseline", "candidate", "percent", "key", "salt", "missing_key", "fallback_to_candidate"],
+    &[
+        "baseline",
+        "candidate",
+        "percent",
+        "key",
+        "salt",
+        "missing_key",
+        "fallback_to_candidate",
+        "steps",
+        "alpha",
+        "require",
+        "gates",
+        "outcome_within",
+        "undecided",
+        "no_data",
+        "breaker",
+        "windows",
+    ],
 )
 .unbuilt(&[
-    ("steps", GATED),
-    ("strategy", GATED),
-    ("gates", GATED),
-    ("alpha", GATED),
-    ("require", GATED),
-    ("outcome_within", GATED),
-    ("undecided", GATED),
-    ("no_data", GATED),
-    ("windows", GATED),
-    ("breaker", "leave it out; circuit breakers work without it, and `landbridge rollback` takes a second"),
-    ("shadow", "leave it out; compare the arms by the metrics"),
+    ("strategy", "write the steps and gates here"),
+    ("shadow", "leave it out; compare the arms by the gates"),
     ("notify", "leave it out; use the alert rules in `dashboards/`"),
 ]);
+
+/// One of a rollout's `steps`.
+pub const STEP: Keys =
+    Keys::new("a step", &["percent", "min_duration", "min_jobs", "min_pairs", "require", "approval"]);
+
+/// One of a rollout's `gates`.
+pub const GATE: Keys = Keys::new(
+    "a gate",
+    &["metric", "of", "max_increase", "max_ratio", "at", "min", "max_decrease", "range", "cap_usd", "on_fail"],
+);
+
+/// A rollout's `undecided` and `no_data`.
+pub const PATIENCE: Keys = Keys::new("`undecided` or `no_data`", &["after", "do"]);
+
+/// A rollout's `breaker`.
+pub const BREAKER: Keys = Keys::new("`breaker`", &["last", "failures"]);
+
+/// A rollout's `windows`.
+pub const WINDOWS: Keys = Keys::new("`windows`", &["tz", "advance"]);
 
 /// `retry`.
 pub const RETRY: Keys = Keys::new("`retry`", &["attempts", "initial_delay", "max_delay", "spill_after"]);
@@ -127,7 +152,7 @@ pub const RETENTION: Keys = Keys::new("`retention`", &["prompts", "results"]).un
 ]);
 
 /// One of `tests`.
-pub const TEST: Keys = Keys::new("a test", &["name", "job", "flags", "expect"]);
+pub const TEST: Keys = Keys::new("a test", &["name", "job", "flags", "rollouts", "expect"]);
 
 /// A test's `job`.
 pub const TEST_JOB: Keys = Keys::new(

@@ -14,15 +14,16 @@ pub mod policy;
 pub mod providers;
 pub mod read;
 pub mod residency;
+pub mod rollout;
 pub mod schema;
 pub mod target;
 
 pub use flags::{Flag, FlagSet};
 pub use model_definition::{ModelDefinition, ModelDefinitions};
 pub use pipeline::{
-    Accept, AtLimit, Budget, Confinement, Destination, MissingKey, OnMissing, Pipeline, Retention, Retry, Rollout,
-    RolloutIx, Rule, Sharing, SpecTest,
+    Accept, AtLimit, Budget, Confinement, Course, Destination, Gated, MissingKey, OnMissing, Pipeline, Retention,
+    Retry, Rollout, RolloutIx, Rule, Sharing, SpecTest,
 };
 pub use providers::{Api, ProviderFacts, Providers};
-pub use read::{Context, Read, read, read_flags, salvage_flags, salvage_name};
+pub use read::{Context, Read, is_score_name, read, read_flags, salvage_flags, salvage_name};
 pub use target::{Fidelity, Form, Parameters, Residency, SystemMode, SystemPrompt, Target, TargetIx};

@@ -3,16 +3,18 @@
 //! Invariant: every index is in range, the route's last rule has no condition, and every rule's destination is
 //! permitted by the rule's own confinement.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     condition::{Condition, KeyExpression},
     flags::FlagSet,
+    rollout::Plan,
     target::{Target, TargetIx},
 };
 use crate::{
+    diagnostic::Position,
     money::{BasisPoints, Usd},
     names::{PipelineName, ProviderName, RolloutName, TargetName},
 };
@@ -174,8 +176,8 @@ pub struct Rollout {
     pub baseline: TargetIx,
     /// Where everybody is to go; never the baseline.
     pub candidate: TargetIx,
-    /// The candidate's share.
-    pub percent: BasisPoints,
+    /// How the candidate's share goes.
+    pub course: Course,
     /// What a job is bucketed by.
     pub key: KeyExpression,
     /// `PIPELINE/ROLLOUT` unless the spec says otherwise.
@@ -184,6 +186,63 @@ pub struct Rollout {
     pub missing_key: MissingKey,
     /// Below 100 %, whether a baseline job may fall back to the candidate.
     pub fallback_to_candidate: bool,
+}
+
+impl Rollout {
+    /// Its steps and gates, unless the file itself says the share.
+    pub fn gated(&self) -> Option<&Gated> {
+        match &self.course {
+            Course::Percent(_) => None,
+            Course::Steps(gated) => Some(gated),
+        }
+    }
+}
+
+impl Rollout {
+    /// The share that the spec gives the candidate in the end.
+    pub fn promised(&self) -> BasisPoints {
+        match &self.course {
+            Course::Percent(percent) => *percent,
+            Course::Steps(gated) => gated.plan.steps.last().map_or(BasisPoints::NONE, |step| step.percent),
+        }
+    }
+}
+
+/// How the candidate's share goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Course {
+    /// As the file says, until it says otherwise.
+    Percent(BasisPoints),
+    /// In steps, by evidence; the share is state, not text.
+    Steps(Arc<Gated>),
+}
+
+impl fmt::Display for Course {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => percent.fmt(f),
+            Self::Steps(gated) => {
+                let steps: Vec<String> = gated.plan.steps.iter().map(|step| step.percent.to_string()).collect();
+                write!(f, "steps {}", steps.join(", "))
+            }
+        }
+    }
+}
+
+/// A rollout in steps.
+#[derive(Debug, Clone)]
+pub struct Gated {
+    /// Steps, gates, patience; checked.
+    pub plan: Plan,
+    /// Where the spec says what may not change in the middle: the key, and the salt.
+    pub fixed_at: [Position; 2],
+}
+
+impl PartialEq for Gated {
+    /// What it says, wherever in the file it says so.
+    fn eq(&self, other: &Self) -> bool {
+        self.plan == other.plan
+    }
 }
 
 /// Where jobs without a rollout's key go.
@@ -290,10 +349,12 @@ pub struct SpecTest {
     pub job: serde_json::Value,
     /// Flags that hold during the test.
     pub flags: FlagSet,
+    /// Where rollouts with steps stand during the test; nobody is with the candidate of the others.
+    pub rollouts: BTreeMap<RolloutName, BasisPoints>,
     /// What the decision must be; absent parts are not looked at.
     pub expect: Expectation,
     /// Where the test stands, for the diagnostic.
-    pub position: crate::diagnostic::Position,
+    pub position: Position,
 }
 
 /// What a spec's test expects of the decision.

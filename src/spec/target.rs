@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::providers::Api;
 use crate::names::{ProviderName, Region, TargetName};
@@ -112,4 +113,27 @@ pub struct Target {
     pub system: Option<SystemPrompt>,
     /// What to do about inexact requests.
     pub fidelity: Fidelity,
+}
+
+impl Target {
+    /// Everything that decides what it answers, in a text that a person can read: the model and where it is called, and a
+    /// digest of the parameters if there are any. Names, time-outs and limits are no part of it.
+    pub fn identity(&self) -> String {
+        let mut text = format!("{}/{}", self.provider, self.model);
+        if let Some(region) = &self.region {
+            text = format!("{text} in {region}");
+        }
+        let system = self.system.as_ref().map(|system| (&system.text, system.mode));
+        if self.defaults.is_empty() && self.overrides.is_empty() && self.cap.is_empty() && system.is_none() {
+            return if let Some(form) = self.invoke { format!("{text} ({form})") } else { text };
+        }
+        let sorted =
+            |parameters: &Parameters| parameters.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let parts: [std::collections::BTreeMap<String, serde_json::Value>; 3] =
+            [sorted(&self.defaults), sorted(&self.overrides), sorted(&self.cap)];
+        let written = serde_json::to_string(&(parts, system, self.invoke)).unwrap_or_default();
+        let digest = Sha256::digest(written);
+        let short = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        format!("{text} with parameters {short:08x}")
+    }
 }

@@ -9,11 +9,13 @@ mod conditions;
 #[cfg(test)]
 mod conformance;
 mod crash;
+mod document;
 mod hints;
 mod ledger;
 pub mod memory;
 pub mod moving;
 mod notice;
+mod observations;
 mod paging;
 pub mod postgres;
 pub mod records;
@@ -27,12 +29,14 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 
 pub use conditions::{Condition, Lead};
+pub use document::{DocumentChange, DocumentKind, DocumentPage};
 pub use ledger::{
     LEDGER_MAX, LedgerCursor, LedgerPage, LedgerQuery, LedgerRow, RECORDED_BYTES, RECORDED_MAX, RecordedJob,
     RecordedPage, RecordedQuery,
 };
 pub use memory::MemoryStore;
 pub use notice::{Due, Notice};
+pub use observations::{Ended, NewObservation, Observation, ObservationQuery, Observed, Told};
 pub use postgres::PostgresStore;
 pub use records::*;
 pub use sqlite::SqliteStore;
@@ -42,7 +46,7 @@ use crate::{
     clock::Timestamp,
     ids::{JobId, NodeId},
     job::State,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
 };
 
 /// Rows that one call moves or deletes of a kind at most: a larger `limit` counts as this. Keeps a transaction to some ten
@@ -234,6 +238,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Audit entries since a moment, oldest first, at most `limit`.
     async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>>;
+
+    // -- observations: what happens to rollouts with steps --------------------------------------------------------------
+
+    /// Writes down what happens beside the life of jobs. What happens with it comes in intents and settlements, and is
+    /// written in the same transaction.
+    async fn observe(&self, observations: Vec<NewObservation>) -> Result<()>;
+
+    /// A rollout's observations behind a number, in order. Whoever has read them has everything up to the last one's number.
+    async fn observations(&self, query: ObservationQuery) -> Result<Vec<Observation>>;
+
+    /// The number of a rollout's newest observation; 0 before the first.
+    async fn last_observation(&self, pipeline: &PipelineName, rollout: &RolloutName) -> Result<u64>;
+
+    /// Deletes observations up to a number, oldest first, at most `limit`, and never the newest; how many.
+    async fn forget_observations(
+        &self,
+        pipeline: &PipelineName,
+        rollout: &RolloutName,
+        through: u64,
+        limit: u32,
+    ) -> Result<u64>;
 
     // -- contents: bytes too many for a row ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ use crate::{
     usage::Usage,
 };
 
+use super::observations::Told;
 pub use crate::routing::Assignment;
 
 /// The right to write a running job; a later claim, a cancel or an expiry makes it void.
@@ -94,6 +95,13 @@ pub struct ClaimRequest {
     pub suspects: bool,
 }
 
+impl ClaimRequest {
+    /// Whether it asks for no job at all: then it says nothing of its node either.
+    pub fn is_empty(&self) -> bool {
+        self.max == 0 || self.pipelines.iter().all(|(_, places)| *places == 0)
+    }
+}
+
 /// A claimed job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claimed {
@@ -156,6 +164,8 @@ pub struct Intent {
     pub most_cost: Option<Usd>,
     /// The tokens that the prompt is reckoned to have at most.
     pub prompt_estimate: Option<u64>,
+    /// What this means for the job's rollout, besides its first dispatch.
+    pub told: Option<Told>,
 }
 
 /// How an attempt ended, and what becomes of its job.
@@ -169,6 +179,8 @@ pub struct Settlement {
     pub ended: Option<AttemptEnd>,
     /// What becomes of the job.
     pub next: Next,
+    /// What this means for the job's rollout; written if the fence holds.
+    pub told: Option<Told>,
 }
 
 /// How an attempt ended.
@@ -422,66 +434,6 @@ pub struct JobPage {
     pub jobs: Vec<JobSummary>,
     /// Where the next page starts, when there may be more.
     pub next: Option<JobId>,
-}
-
-/// A kind of document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::Display, strum::EnumString)]
-#[strum(serialize_all = "snake_case")]
-pub enum DocumentKind {
-    /// Runtime flags, by `SCOPE/NAME`.
-    Flag,
-    /// Rollbacks in force, by pipeline.
-    Rollback,
-    /// The last good version of each spec file, by path.
-    Spec,
-    /// How long each pipeline has been held, by pipeline.
-    HoldClock,
-    /// Counters of the daemon, such as the generation.
-    Counter,
-    /// Quotas: what was learned, by `learned NAME`, and what operators set, by `set NAME`.
-    Quota,
-    /// Keys, by id.
-    Key,
-    /// Files, by id.
-    File,
-    /// Batches, by id.
-    Batch,
-    /// What tells a batch asked for twice, by caller and key.
-    BatchRequest,
-    /// Notices that receivers have not got yet, or never will, by id.
-    Callback,
-    /// When each notice is due, by time and id.
-    CallbackDue,
-    /// Sets of files that were in force, by generation.
-    Generation,
-    /// Texts of those files, by hash.
-    ConfigText,
-    /// What holds files at an earlier version.
-    Pin,
-}
-
-/// Some documents of a kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentPage {
-    /// The kind.
-    pub kind: DocumentKind,
-    /// Behind this key, in the order asked for.
-    pub after: Option<String>,
-    /// The largest key first.
-    pub descending: bool,
-    /// At most.
-    pub limit: u32,
-}
-
-/// A change of one document.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DocumentChange {
-    /// Its kind.
-    pub kind: DocumentKind,
-    /// Its key.
-    pub key: String,
-    /// Its new value; `None` deletes it.
-    pub value: Option<serde_json::Value>,
 }
 
 /// Who did what, when, and why.

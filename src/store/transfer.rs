@@ -106,6 +106,17 @@ pub struct AuditRow {
     pub detail: String,
 }
 
+/// What happened to a rollout with steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ObservationRow {
+    pub pipeline: String,
+    pub rollout: String,
+    pub number: i64,
+    pub at: i64,
+    pub job: Option<[u8; 16]>,
+    pub what: String,
+}
+
 /// Rows of one kind, with where the next ones begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rows {
@@ -115,6 +126,7 @@ pub enum Rows {
     Traffic(Vec<TrafficRow>),
     Documents(Vec<DocumentRow>),
     Audit(Vec<AuditRow>),
+    Observations(Vec<ObservationRow>),
 }
 
 /// The kinds of rows, in the order in which they move.
@@ -127,6 +139,7 @@ pub enum Part {
     Traffic,
     Documents,
     Audit,
+    Observations,
 }
 
 /// How many rows, and the sum of what they hold.
@@ -158,6 +171,7 @@ impl Sum {
             Rows::Traffic(rows) => rows.iter().for_each(|row| self.add(row)),
             Rows::Documents(rows) => rows.iter().for_each(|row| self.add(row)),
             Rows::Audit(rows) => rows.iter().for_each(|row| self.add(row)),
+            Rows::Observations(rows) => rows.iter().for_each(|row| self.add(row)),
         }
         self
     }

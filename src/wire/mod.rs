@@ -18,6 +18,7 @@ mod reading;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+mod validity;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -30,6 +31,7 @@ use crate::{
 };
 use fidelity::Ledger;
 pub use reading::Reading;
+pub use validity::is_invalid;
 
 /// A request ready to be sent to one target.
 #[derive(Debug, Clone)]

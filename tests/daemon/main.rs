@@ -18,6 +18,7 @@ mod metrics;
 mod plan;
 mod quiet;
 mod reload;
+mod rollouts;
 mod routes;
 mod shared;
 mod site;

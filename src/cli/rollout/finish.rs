@@ -14,7 +14,7 @@ use crate::{
     },
     money::BasisPoints,
     names::{PipelineName, RolloutName},
-    spec::collapse::collapse,
+    spec::{Course, collapse::collapse},
 };
 
 /// Which rollout to finish
@@ -31,6 +31,9 @@ pub struct FinishArgs {
     /// The rollout
     #[arg(value_name = "PIPELINE/ROLLOUT")]
     pub rollout: String,
+    /// It has steps, and `rollout show` says that it is done
+    #[arg(long)]
+    pub done: bool,
 }
 
 /// Runs the command.
@@ -58,11 +61,18 @@ pub fn execute(args: &FinishArgs, config: &Path, console: &mut Console<'_>) -> R
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Failure::new(format!("`{pipeline}` has no rollout `{name}`; it has {known}"))
     })?;
-    if rollout.percent != BasisPoints::ALL {
-        return Err(Failure::new(format!(
-            "rollout `{name}` is at {}: finish it when it has held at 100 %",
-            rollout.percent
-        )));
+    match rollout.course {
+        Course::Percent(BasisPoints::ALL) => {}
+        Course::Percent(percent) => {
+            return Err(Failure::new(format!("rollout `{name}` is at {percent}: finish it when it has held at 100 %")));
+        }
+        Course::Steps(_) if args.done => {}
+        Course::Steps(_) => {
+            return Err(Failure::new(format!(
+                "rollout `{name}` has steps, and only the daemon knows how far it has come: once `landbridge rollout show \
+                 {pipeline}/{name}` says that it is done, say --done"
+            )));
+        }
     }
     let path = shown(&offline.settings.pipelines.join(&loaded.file));
     let collapsed = collapse(&path, &loaded.text, name.as_str()).map_err(Failure::new)?;

@@ -198,7 +198,8 @@ impl Carried<'_> {
         let keep = next == Next::Keep;
         let observed = self.engine.observed_end(&self.job, &next);
         let waits = matches!(next, Next::Wait(_));
-        let settlement = Settlement { job: self.job.id, fence: self.job.fence, ended, next };
+        let told = self.leg_after(ended.as_ref(), &next);
+        let settlement = Settlement { job: self.job.id, fence: self.job.fence, ended, next, told };
         match settle(self.engine, settlement).await {
             Some(Settled::Applied) => {
                 if waits {

@@ -29,6 +29,9 @@ impl Carried<'_> {
             None if self.thrifty => None,
             None => decision.assignment(spec, &lane.flags),
         };
+        let known = self.job.assignment.as_ref().or(assignment.as_ref());
+        let known = known.filter(|assignment| assignment.counted.is_some()).cloned();
+        let told = self.leg_at(lane, decision, going, known.as_ref());
         let mut record = decision.record(spec, generation);
         if going.spilled {
             record
@@ -56,6 +59,7 @@ impl Carried<'_> {
             fidelity: prepared.fidelity.clone(),
             most_cost: going.most_cost,
             prompt_estimate: Some(going.prompt.most),
+            told,
         };
         let unborn = self.live.as_mut().and_then(|live| {
             live.generation = generation;

@@ -19,6 +19,7 @@ impl Carried<'_> {
         let now = self.engine.clock.now();
         let Some(live) = &self.live else { return Turn::Done };
         let (expires, head) = (live.expires, live.head(&self.job));
+        let interrupted = next == Next::Queue;
         let (outcome, next) = match next {
             Next::Keep => {
                 self.write_end(ended, Next::Keep).await;
@@ -69,7 +70,8 @@ impl Carried<'_> {
             return Turn::Done;
         }
         let (engine, observed) = (self.engine.clone(), self.engine.observed_end(&self.job, &next));
-        let settlement = Settlement { job: self.job.id, fence: self.job.fence, ended, next };
+        let told = if interrupted { self.leg_withdrawn() } else { self.leg_after(ended.as_ref(), &next) };
+        let settlement = Settlement { job: self.job.id, fence: self.job.fence, ended, next, told };
         tokio::spawn(async move {
             if settle(&engine, settlement).await == Some(Settled::Applied)
                 && let Some(observed) = observed
@@ -81,7 +83,8 @@ impl Carried<'_> {
     }
 
     async fn write_end(&self, ended: Option<AttemptEnd>, next: Next) {
-        settle(self.engine, Settlement { job: self.job.id, fence: self.job.fence, ended, next }).await;
+        let settlement = Settlement { job: self.job.id, fence: self.job.fence, ended, next, told: None };
+        settle(self.engine, settlement).await;
     }
 
     fn kind_of(&self, error: &JobError, now: Timestamp) -> LiveFault {

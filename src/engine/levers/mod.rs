@@ -356,7 +356,8 @@ impl Engine {
     fn world_under(&self, runtime: &Runtime) -> World {
         let world = self.world();
         let levels = runtime.levels(&world.snapshot.flags, world.snapshot.providers.keys());
-        World::new(world.version, world.snapshot.clone(), levels, runtime.rollbacks.keys().cloned().collect())
+        let rolled_back = runtime.rollbacks.keys().cloned().collect();
+        World::new(world.version, world.snapshot.clone(), levels, rolled_back, world.courses.clone())
     }
 
     fn known(&self, pipeline: Option<&PipelineName>) -> Result<(), LeverError> {

@@ -17,10 +17,10 @@ use crate::{
         digest::{Digest, Sums},
         savings::{ENOUGH, average, list_price, rounded},
     },
-    money::Usd,
+    money::{BasisPoints, Usd},
     names::{PipelineName, RolloutName},
     snapshot::Snapshot,
-    spec::Target,
+    spec::{Course, Target},
 };
 
 /// Distinct keys below which a split by them is a lottery.
@@ -261,19 +261,18 @@ fn rollouts(replay: &Replay, pipeline: &PipelineName, found: &Found) -> Vec<Roll
         if before.is_some_and(|before| before.salt != rollout.salt || before.key.source() != rollout.key.source()) {
             warnings.push("its key or salt changes, so every key is dealt anew".to_owned());
         }
-        let split =
-            rollout.percent > crate::money::BasisPoints::NONE && rollout.percent < crate::money::BasisPoints::ALL;
+        let split = !matches!(rollout.course, Course::Percent(BasisPoints::NONE | BasisPoints::ALL));
         if split && !rollout.key.is_job_id() && !keys.seen.is_empty() && keys.seen.len() < FEW_KEYS {
             warnings.push(format!(
                 "only {} distinct keys: the share of jobs may be far from {}",
                 keys.seen.len(),
-                rollout.percent
+                rollout.course
             ));
         }
         RolloutLine {
             rollout: rollout.name.clone(),
-            percent_before: before.map(|before| before.percent.to_string()),
-            percent_after: rollout.percent.to_string(),
+            percent_before: before.map(|before| before.course.to_string()),
+            percent_after: rollout.course.to_string(),
             keys: keys.seen.len(),
             keys_at_least: keys.more,
             keys_to_candidate: keys.to_candidate.len(),

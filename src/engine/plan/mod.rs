@@ -95,7 +95,7 @@ impl Engine {
     ) -> Result<Plan, StoreError> {
         let _alone = LOOKING_BACK.acquire().await;
         let world = self.world();
-        let (before, after) = (Side::new(&world.snapshot), Side::new(&loaded.snapshot));
+        let (before, after) = (Side::new(&world.snapshot, &world.courses), Side::new(&loaded.snapshot, &world.courses));
         let (replay, samples) = self.replay(Replay::new(before, after), recent, within).await?;
         let looked = replay.looked();
         let now = self.now();

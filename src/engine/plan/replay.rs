@@ -14,10 +14,13 @@ use serde_json::Value;
 use super::Looked;
 use crate::{
     clock::Timestamp,
+    engine::rollouts::Courses,
     ids::JobId,
     job::HoldReason,
     names::{PipelineName, RolloutName, TargetName},
-    routing::{Arm, Decision, EffectiveFlags, FlagLevels, Question, Route, decide_counting, prompt::prompt_tokens},
+    routing::{
+        Arm, Decision, EffectiveFlags, FlagLevels, Question, Route, Standings, decide_counting, prompt::prompt_tokens,
+    },
     snapshot::{LoadedPipeline, Snapshot},
     spec::{FlagSet, Pipeline, condition::Facts},
     store::RecordedJob,
@@ -35,22 +38,23 @@ const HOUR: i64 = 3_600_000_000;
 /// One set of specs, with the flags that files and the environment set.
 pub struct Side {
     pub snapshot: Arc<Snapshot>,
-    lanes: BTreeMap<PipelineName, (Arc<LoadedPipeline>, EffectiveFlags)>,
+    lanes: BTreeMap<PipelineName, (Arc<LoadedPipeline>, EffectiveFlags, Standings)>,
 }
 
 impl Side {
-    pub fn new(snapshot: &Arc<Snapshot>) -> Self {
+    pub fn new(snapshot: &Arc<Snapshot>, courses: &Courses) -> Self {
         let levels =
             FlagLevels { runtime: FlagSet::default(), runtime_by_pipeline: BTreeMap::new(), ..snapshot.flags.clone() };
         let lanes = snapshot.pipelines.iter().map(|(name, loaded)| {
             let flags = EffectiveFlags::resolve(&levels, &loaded.pipeline, &snapshot.providers, false);
-            (name.clone(), (Arc::clone(loaded), flags))
+            let standings = courses.standings(&loaded.pipeline);
+            (name.clone(), (Arc::clone(loaded), flags, standings))
         });
         Self { lanes: lanes.collect(), snapshot: Arc::clone(snapshot) }
     }
 
     pub fn spec(&self, pipeline: &PipelineName) -> Option<&Pipeline> {
-        self.lanes.get(pipeline).map(|(loaded, _)| &loaded.pipeline)
+        self.lanes.get(pipeline).map(|(loaded, ..)| &loaded.pipeline)
     }
 }
 
@@ -114,7 +118,7 @@ pub struct Replay {
 impl Replay {
     pub fn new(before: Side, after: Side) -> Self {
         let looks = |side: &Side| -> Vec<PipelineName> {
-            let looking = side.lanes.iter().filter(|(_, (loaded, _))| loaded.pipeline.looks_at_bodies());
+            let looking = side.lanes.iter().filter(|(_, (loaded, ..))| loaded.pipeline.looks_at_bodies());
             looking.map(|(name, _)| name.clone()).collect()
         };
         let bodies = looks(&before).into_iter().chain(looks(&after)).collect();
@@ -244,7 +248,7 @@ struct Outcome {
 
 impl Outcome {
     fn of(side: &Side, job: &RecordedJob, id: &str, body: &Value) -> Self {
-        let Some((loaded, flags)) = side.lanes.get(&job.pipeline) else {
+        let Some((loaded, flags, standings)) = side.lanes.get(&job.pipeline) else {
             let place = Place::Held(HoldReason::PipelineRemoved.to_string());
             return Self { place, rest: Vec::new(), rule: None, arm: None };
         };
@@ -260,7 +264,7 @@ impl Outcome {
             prompt_tokens: &tokens,
             age_seconds: 0,
         };
-        let Decision { rule, arm, route, .. } = decide_counting(&Question { pipeline: spec, flags, facts });
+        let Decision { rule, arm, route, .. } = decide_counting(&Question { pipeline: spec, flags, standings, facts });
         let name = |ix| spec.target(ix).name.clone();
         let (place, rest) = match route {
             Route::Hold(reason) => (Place::Held(reason.to_string()), Vec::new()),

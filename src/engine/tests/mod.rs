@@ -9,5 +9,6 @@ mod live;
 mod quiet;
 mod quotas;
 mod rig;
+mod rollouts;
 mod sizes;
 mod streams;

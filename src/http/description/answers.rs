@@ -12,6 +12,7 @@ use crate::{
         QuotaStanding, SetQuota,
         batches::{BatchStatus, LineError},
         levers::Touched,
+        rollouts::RolloutView,
     },
     http::{error::ErrorBody, view::JobView},
     ids::JobId,
@@ -413,6 +414,17 @@ shapes! {
         first_id: Option<String>,
         last_id: Option<String>,
         has_more: bool,
+    }
+    /// All rollouts.
+    RolloutsSeen {
+        data: Vec<RolloutView>,
+    }
+    /// What became of scores.
+    ScoresTaken {
+        /// Whether they are evidence.
+        counted: bool,
+        /// Why not.
+        reason: Option<String>,
     }
     /// A file that is gone.
     FileDeleted {

@@ -6,13 +6,13 @@ use super::{
     answers::{
         Audit, Batch, BatchCounts, Batches, Cancelled, ChatRequest, Difference, Explained, Figures, File, FileDeleted,
         Files, FlagTouched, Flags, Generations, JobPage, KeyMade, KeySeen, Keys, LeverTouched, ListJobs, Model, Models,
-        NewJob, Pipelines, QuotaDone, Quotas, Ready, Restored, Traffic, Upload, Why,
+        NewJob, Pipelines, QuotaDone, Quotas, Ready, Restored, RolloutsSeen, ScoresTaken, Traffic, Upload, Why,
     },
     shapes::{Shape, of},
 };
 use crate::{
-    engine::{Forecast, reload::ReloadReport},
-    http::{jobs, openai, ops, view::JobView},
+    engine::{Forecast, reload::ReloadReport, rollouts::RolloutView},
+    http::{jobs, openai, ops, scores::ScoresBody, view::JobView},
 };
 
 const JSON: &[&str] = &["application/json"];
@@ -149,6 +149,10 @@ fn jobs() -> Vec<Operation> {
         get("/v1/jobs/{id}/why", "explainJob", "Why a job stands where it stands, in words.")
             .gives("In words.", of::<Why>)
             .failing(&[400, 404]),
+        post("/v1/jobs/{id}/scores", "scoreJob", "Writes down what somebody thinks of a job's answer.")
+            .takes(of::<ScoresBody>)
+            .gives("Whether it is evidence.", of::<ScoresTaken>)
+            .failing(&[404, 409]),
         post("/v1/jobs/{id}/cancel", "cancelJob", "Ends a live job.")
             .gives("The job.", of::<JobView>)
             .failing(&[400, 404, 409]),
@@ -223,6 +227,14 @@ fn levers() -> Vec<Operation> {
             .takes(of::<ops::CancelBody>)
             .gives("How many.", of::<Cancelled>)
             .failing(&[404]),
+        post(
+            "/v1/ops/rollouts/{pipeline}/{rollout}/{what}",
+            "moveRollout",
+            "Promotes, approves, pauses, resumes, aborts or retries.",
+        )
+        .takes(of::<ops::rollouts::MoveBody>)
+        .gives("How it stands now.", of::<RolloutView>)
+        .failing(&[404, 409]),
         post("/v1/ops/config/rollback", "restore", "Puts an earlier generation in force, or follows the disk again.")
             .takes(of::<ops::config::RollbackBody>)
             .gives("What is in force.", of::<Restored>)
@@ -266,6 +278,11 @@ fn insight() -> Vec<Operation> {
         post("/v1/ops/plan", "plan", "What specs at hand would do to recorded jobs; nothing is stored or called.")
             .takes(of::<ops::plan::PlanBody>)
             .gives("Who moves, and what it costs.", of::<Figures>),
+        get("/v1/ops/rollouts", "listRollouts", "Every rollout, and how it stands.")
+            .gives("All of them.", of::<RolloutsSeen>),
+        get("/v1/ops/rollouts/{pipeline}/{rollout}", "showRollout", "One rollout, gate by gate.")
+            .gives("The rollout.", of::<RolloutView>)
+            .failing(&[400, 404]),
         get("/v1/ops/report", "report", "What a migration came to.")
             .query(of::<ops::report::ReportQuery>)
             .gives("The ledger's figures.", of::<Figures>),

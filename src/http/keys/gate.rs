@@ -47,7 +47,9 @@ fn need(method: &Method, path: &str) -> Need {
         ("v1", "ops", Some("keys")) => Need::OneOf(&[Operate]),
         ("v1", "ops", Some("batches")) if looks => Need::OneOf(&[Submit, Read, Operate]),
         ("v1", "ops", _) if looks => Need::OneOf(&[Read, Operate]),
-        ("v1", "ops", Some("rollouts")) if path.ends_with("/promote") => Need::OneOf(&[Approve]),
+        ("v1", "ops", Some("rollouts")) if (path.ends_with("/promote") || path.ends_with("/approve")) => {
+            Need::OneOf(&[Approve])
+        }
         ("v1", "ops", _) => Need::OneOf(&[Operate]),
         _ => Need::Key,
     }
@@ -161,6 +163,8 @@ mod tests {
             ("GET /v1/ops/config/3/diff", "plan|operate"),
             ("POST /v1/ops/config/rollback", "operate"),
             ("POST /v1/ops/rollouts/a/b/promote", "approve"),
+            ("POST /v1/ops/rollouts/a/b/approve", "approve"),
+            ("POST /v1/jobs/x/scores", "submit|operate"),
             ("POST /v1/ops/rollouts/a/b/pause", "operate"),
             ("GET /openapi.json", "key"),
             ("GET /nowhere", "key"),

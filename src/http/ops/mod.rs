@@ -6,6 +6,7 @@ pub(super) mod keys;
 pub(super) mod plan;
 pub(super) mod quotas;
 pub(super) mod report;
+pub(super) mod rollouts;
 pub(super) mod traffic;
 
 use axum::{
@@ -28,6 +29,7 @@ use crate::{
     engine::{explain::Carriage, reload::Actor},
     job::{Envelope, State as JobState},
     names::PipelineName,
+    spec::RolloutIx,
     store::{AuditEntry, Cancelled, JobQuery},
 };
 
@@ -74,11 +76,12 @@ pub(super) async fn pipelines(State(app): State<App>, caller: Caller) -> Result<
                 "targets": spec.targets.iter().map(|target| json!({
                     "name": target.name, "provider": target.provider, "model": target.model, "region": target.region,
                 })).collect::<Vec<_>>(),
-                "rollouts": spec.rollouts.iter().map(|rollout| json!({
+                "rollouts": (0..).map(RolloutIx).zip(&spec.rollouts).map(|(ix, rollout)| json!({
                     "name": rollout.name,
                     "baseline": spec.target(rollout.baseline).name,
                     "candidate": spec.target(rollout.candidate).name,
-                    "percent": rollout.percent.to_string(),
+                    "percent": lane.standings.percent(spec, ix).to_string(),
+                    "state": rollout.gated().and_then(|_| world.courses.get(name, &rollout.name)).map(|course| course.state()),
                     "rolled_back": lane.flags.rolled_back,
                 })).collect::<Vec<_>>(),
                 "jobs": jobs,

@@ -21,17 +21,18 @@
 
 mod edit;
 mod event;
-mod plan;
 #[cfg(test)]
 mod tests;
 mod tick;
 mod timers;
 mod waits;
-mod windows;
 
 pub use event::{Change, Event, Readings, Refusal, State, Transition, Turn, Wait};
-pub use plan::{Identity, InvalidPlan, MOST_GATES, MOST_STEPS, OnNoData, OnUndecided, Patience, Plan, Require, Step};
-pub use windows::{InvalidWindow, Windows, Written};
+
+pub use crate::spec::rollout::{
+    Identity, InvalidPlan, InvalidWindow, MOST_GATES, MOST_STEPS, OnNoData, OnUndecided, Patience, Plan, Require, Step,
+    Windows, Written,
+};
 
 use std::collections::BTreeSet;
 
@@ -305,6 +306,16 @@ impl Controller {
     /// Counts the launches; evidence belongs to one of them.
     pub fn revision(&self) -> u32 {
         self.revision
+    }
+
+    /// Whether it is held by a kill switch.
+    pub fn is_switched(&self) -> bool {
+        self.switch
+    }
+
+    /// Failed gates that an operator lives with.
+    pub fn waived(&self) -> impl Iterator<Item = &str> {
+        self.waived.iter().map(String::as_str)
     }
 
     /// The plan that it follows.

@@ -9,12 +9,14 @@
 //! saved but handed in again from [`Evidence::last`] on.
 
 mod block;
+mod observed;
 mod row;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use block::{Block, Blocks, MOST_BASELINES, MOST_OPEN, Measures, Sum, Tally, baselines};
+pub use observed::{Ended, Observed};
 pub use row::{Arm, Counted, End, Latency, Leg, Outcome, Pair, Place, Row, Score};
 pub use stream::{MOST_WAITING, Offered, Stream};
 
@@ -127,8 +129,8 @@ impl Evidence {
     pub fn fold(&mut self, horizon: Horizon) {
         let within = self.outcome_within;
         let counted = |leg: &Leg| leg.counted(within, horizon.ends);
-        while let Some(row) = self.outcomes.next(horizon.sequence, |row| counted(&row.leg).is_some()) {
-            if let Some(leg) = counted(&row.leg) {
+        while let Some(row) = self.outcomes.next(horizon.sequence, |row| row.dropped || counted(&row.leg).is_some()) {
+            if let Some(leg) = counted(&row.leg).filter(|_| !row.dropped) {
                 self.count_outcome(&row, &leg);
             }
         }
@@ -250,6 +252,22 @@ impl Evidence {
     /// Rows that wait for an earlier one.
     pub fn waiting(&self) -> usize {
         self.outcomes.waiting() + self.pairs.waiting() + self.scores.waiting()
+    }
+
+    /// How long a leg may take.
+    pub fn outcome_within(&self) -> Duration {
+        self.outcome_within
+    }
+
+    /// Jobs up to this number belong to earlier revisions.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// The lowest number of a row that waits.
+    pub fn oldest_waiting(&self) -> Option<u64> {
+        let firsts = [self.outcomes.first(), self.pairs.first(), self.scores.first()];
+        firsts.into_iter().flatten().map(|place| place.sequence).min()
     }
 
     /// Forgets what waits. To be called after [`Offered::Full`], once everything was counted that can be; then everything

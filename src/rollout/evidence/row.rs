@@ -13,7 +13,19 @@ use crate::{clock::Timestamp, ids::JobId, money::BasisPoints};
 
 /// Which of a rollout's two a job fell to at its first dispatch. Evidence stays with this arm, whoever served the job in
 /// the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Arm {
@@ -67,6 +79,8 @@ pub struct Outcome {
     pub share: BasisPoints,
     /// What became of it.
     pub leg: Leg,
+    /// Whether it was taken from its arm before that was known, by an operator or another spec: then it is no evidence.
+    pub dropped: bool,
 }
 
 /// One job that both served: the baseline for its owner, the candidate in the shadow.
@@ -175,6 +189,7 @@ impl Row for Outcome {
 
     fn learn(&mut self, other: Self) {
         self.leg.learn(&other.leg);
+        self.dropped |= other.dropped;
     }
 }
 

@@ -79,6 +79,11 @@ impl<R: Row> Stream<R> {
         self.last
     }
 
+    /// The place of the first row that waits.
+    pub fn first(&self) -> Option<Place> {
+        self.waiting.first_key_value().map(|(place, _)| *place)
+    }
+
     /// Rows that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

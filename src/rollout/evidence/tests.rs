@@ -97,7 +97,7 @@ fn ledger(chances: &[(u8, bool, u16)]) -> Vec<Written> {
         let arm = if n.is_multiple_of(4) { Arm::Candidate } else { Arm::Baseline };
         // Up to 765 seconds: some end too late.
         let leg = leg(n, u64::from(*seconds) * 3, *failed, u64::from(*latency));
-        rows.push(Written::Outcome(Outcome { place, arm, share: share(), leg }));
+        rows.push(Written::Outcome(Outcome { place, arm, share: share(), leg, dropped: false }));
         if n.is_multiple_of(3) {
             let baseline = self::leg(n, 1, false, 500);
             let agreement = BTreeMap::from([("/label".to_owned(), !failed)]);
@@ -197,6 +197,7 @@ fn an_open_job_blocks_those_behind_it_until_it_is_late() {
             dispatched_at: at(n),
             end: end.map(|end| End { at: at(end), failed: false, invalid: false, latency: None, cost: None }),
         },
+        dropped: false,
     };
     evidence.outcome(row(1, Some(5)));
     evidence.outcome(row(2, None));
@@ -261,6 +262,7 @@ fn too_many_waiting_rows_are_let_go_and_read_again() {
         arm: Arm::Candidate,
         share: BasisPoints::ALL,
         leg: leg(n, 1, false, 1),
+        dropped: false,
     };
     let most = MOST_WAITING as u64;
     // The first job comes last.

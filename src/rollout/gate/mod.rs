@@ -4,13 +4,13 @@
 //! Both conclusions latch; if both were reached, fail wins. The error rates belong to the moment the gate's evidence began.
 
 mod figures;
-mod spec;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-pub use spec::{CostOf, Criterion, GateSpec, InvalidGate, LatencyOf, OnFail, Source};
 pub use verdict::{Outlook, Unit, Verdict};
+
+pub use crate::spec::rollout::{CostOf, Criterion, GateSpec, InvalidGate, LatencyOf, OnFail, Source};
 
 use serde::{Deserialize, Serialize};
 

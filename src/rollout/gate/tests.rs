@@ -52,7 +52,7 @@ fn split(criterion: Criterion, gates: u32, percent: u16, seed: u64, most: u64, l
     for n in 1..=most {
         let arm = if chance.happens(f64::from(percent) / 100.0) { Arm::Candidate } else { Arm::Baseline };
         let leg = law(&mut chance, arm);
-        evidence.outcome(Outcome { place: place(n), arm, share: share(percent), leg });
+        evidence.outcome(Outcome { place: place(n), arm, share: share(percent), leg, dropped: false });
         evidence.fold(horizon(n));
         if evidence.gates()[0].decided_after().is_some() {
             break;
@@ -240,7 +240,13 @@ fn slow_failures_cannot_hide() {
     let mut evidence = evidence(FAILURE, 1);
     for n in 1..=4_000 {
         let arm = if chance.happens(0.1) { Arm::Candidate } else { Arm::Baseline };
-        evidence.outcome(Outcome { place: place(n), arm, share: share(10), leg: law(&mut chance, arm) });
+        evidence.outcome(Outcome {
+            place: place(n),
+            arm,
+            share: share(10),
+            leg: law(&mut chance, arm),
+            dropped: false,
+        });
     }
     evidence.fold(horizon(4_000));
     assert!(matches!(evidence.gates()[0].verdict(), Verdict::Undecided(_)), "nothing is late yet");
@@ -259,7 +265,7 @@ fn the_outlook_is_about_right() {
     for n in 1..=40_000 {
         let arm = if chance.happens(0.1) { Arm::Candidate } else { Arm::Baseline };
         let leg = leg(chance.happens(0.01), false, 1.0, 0.1);
-        evidence.outcome(Outcome { place: place(n), arm, share: share(10), leg });
+        evidence.outcome(Outcome { place: place(n), arm, share: share(10), leg, dropped: false });
         evidence.fold(horizon(n));
         if evidence.candidate_jobs() == 200 && said.is_none() {
             said = Some(evidence.gates()[0].verdict());

@@ -17,28 +17,22 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Drift, EProcess, Side};
-use crate::rollout::{beta::divergence, bits};
+use crate::{
+    rollout::{beta::divergence, bits},
+    spec::rollout::Margin,
+};
 
-/// How much worse the candidate's rate may be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Margin {
-    /// By so much, as a fraction: `0.01` is one percentage point.
-    Points(f64),
-    /// So many times the baseline's.
-    Ratio(f64),
+/// What a margin says of two rates.
+trait Bound {
+    /// The worst rate that is allowed beside the baseline's `rate`.
+    fn allowed(self, rate: f64) -> f64;
+    /// The baseline's rate that just allows `rate`.
+    fn allowing(self, rate: f64) -> f64;
+    /// The slope of [`Bound::allowed`].
+    fn slope(self) -> f64;
 }
 
-impl Margin {
-    /// Whether a test can be made of it: at most 50 points, a ratio of 1 to 100.
-    pub fn is_valid(self) -> bool {
-        match self {
-            Self::Points(points) => (0.0..=0.5).contains(&points),
-            Self::Ratio(ratio) => (1.0..=100.0).contains(&ratio),
-        }
-    }
-
-    /// The worst rate that is allowed beside the baseline's `rate`.
+impl Bound for Margin {
     fn allowed(self, rate: f64) -> f64 {
         match self {
             Self::Points(points) => rate + points,
@@ -46,7 +40,6 @@ impl Margin {
         }
     }
 
-    /// The baseline's rate that just allows `rate`.
     fn allowing(self, rate: f64) -> f64 {
         match self {
             Self::Points(points) => rate - points,
@@ -54,7 +47,6 @@ impl Margin {
         }
     }
 
-    /// The slope of [`Margin::allowed`].
     fn slope(self) -> f64 {
         match self {
             Self::Points(_) => 1.0,

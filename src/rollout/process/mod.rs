@@ -27,13 +27,15 @@ pub mod restart;
 pub(in crate::rollout) mod simulation;
 
 pub use betting::Betting;
-pub use block::{BlockTest, Margin};
+pub use block::BlockTest;
 pub use mean::MeanSequence;
 pub use proportion::Proportion;
 pub use quantile::{QuantileSequence, Ranks};
 pub use restart::Restarted;
 
 use serde::{Deserialize, Serialize};
+
+pub use crate::spec::rollout::Margin;
 
 /// Which of the two conclusions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::Display)]

@@ -42,7 +42,7 @@ fn percent(loaded: &Loaded) -> String {
         .pipeline
         .rollouts
         .first()
-        .map_or("none".to_owned(), |it| it.percent.to_string())
+        .map_or("none".to_owned(), |it| it.course.to_string())
 }
 
 #[test]

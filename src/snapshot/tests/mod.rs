@@ -72,6 +72,7 @@ impl World {
             allow_empty: self.allow_empty,
             today: "2026-11-22".parse().unwrap(),
             override_policy: self.override_policy,
+            begun: crate::snapshot::Begun::new(),
         };
         let loaded = load(&self.sources, &context);
         self.previous = Some(Arc::clone(&loaded.snapshot));

@@ -3,7 +3,9 @@
 //! Invariant: a pipeline comes out exactly when no problem is an error. A section that is broken still declares its
 //! names, so that one fault is not reported again wherever the name is used.
 
+mod course;
 mod flags;
+mod gates;
 mod limits;
 mod models;
 mod rollouts;
@@ -17,6 +19,7 @@ mod trials;
 use std::collections::BTreeMap;
 
 pub use flags::read as read_flags;
+pub use gates::is_score_name;
 pub use salvage::{salvage_flags, salvage_name};
 
 use super::{
@@ -120,7 +123,7 @@ fn read_pipeline(root: &Node, context: &Context<'_>, findings: &mut Findings) ->
     }
     let tests = section
         .get("tests")
-        .map(|node| trials::read(node, &targets, &route, context.providers, findings))
+        .map(|node| trials::read(node, &targets, &route, &rollouts, context.providers, findings))
         .unwrap_or_default();
 
     let complete = targets.complete();

@@ -2,16 +2,17 @@
 
 use std::cell::Cell;
 
-use super::{Context, dangling, models, route::Route, targets::Targets};
+use super::{Context, course, dangling, models, route::Route, targets::Targets};
 use crate::{
     diagnostic::Position,
     money::BasisPoints,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
     spec::{
         condition::KeyExpression,
         keys,
-        pipeline::{Destination, MissingKey, Rollout, RolloutIx},
-        target::TargetIx,
+        pipeline::{Course, Destination, MissingKey, Rollout, RolloutIx},
+        rollout::Identity,
+        target::{Target, TargetIx},
     },
     yaml::{Entry, Findings, Node, Section},
 };
@@ -80,6 +81,15 @@ impl Rollouts {
         self.declared.iter().map(|declared| declared.arms)
     }
 
+    /// The rollout called `name`, unless it is broken; says so when there is none.
+    pub(super) fn named(&self, name: &crate::yaml::Key, findings: &mut Findings) -> Option<&Rollout> {
+        let declared = self.declared.iter().find(|declared| declared.name == name.text);
+        if declared.is_none() {
+            dangling("rollout", &name.text, name.position, self.declared.iter().map(|d| d.name.as_str()), findings);
+        }
+        declared?.rollout.as_ref()
+    }
+
     /// All of them, if none is broken.
     pub(super) fn complete(&self) -> Option<Vec<Rollout>> {
         self.declared.iter().map(|declared| declared.rollout.clone()).collect()
@@ -111,7 +121,7 @@ fn read_rollout(
 ) -> Declared {
     let mut declared =
         Declared { name: entry.key.text.clone(), position: entry.key.position, arms: [None, None], rollout: None };
-    let name = entry.key.name("a rollout", findings);
+    let name: Option<RolloutName> = entry.key.name("a rollout", findings);
     let Some(section) = entry.value.section(&keys::ROLLOUT, findings) else { return declared };
     let mut arm = |key: &str| section.require(key, findings).and_then(|node| targets.resolve(node, key, findings));
     let (baseline, candidate) = (arm("baseline"), arm("candidate"));
@@ -130,34 +140,47 @@ fn read_rollout(
     if let (Some(baseline), Some(node)) = (baseline, section.get("baseline")) {
         models::check_way_back(targets.get(baseline), node.position, "a rollback", context, findings);
     }
-    let percent = section.require("percent", findings).and_then(|node| node.percent("percent", findings));
     let key = read_key(&section, findings);
     let salt = section.get("salt").map(|node| node.line("salt", LONGEST_SALT, findings));
+    let salt = match (salt, &name, pipeline) {
+        (Some(salt), ..) => salt.map(str::to_owned),
+        (None, Some(name), Some(pipeline)) => Some(format!("{pipeline}/{name}")),
+        (None, ..) => None,
+    };
     let missing_key = section.get("missing_key").map(|node| node.choice("missing_key", &MISSING_KEYS, findings));
     let to_candidate = section.get("fallback_to_candidate").map(|node| node.boolean("fallback_to_candidate", findings));
-    if let (Some(BasisPoints::ALL), Some(Some(_)), Some(entry)) =
-        (percent, to_candidate, section.entry("fallback_to_candidate"))
+    let identity = identity(targets, [baseline, candidate], key.as_ref(), salt.as_deref());
+    let course = course::read(&section, identity, findings);
+    if let (Some(Course::Percent(BasisPoints::ALL)), Some(Some(_)), Some(entry)) =
+        (&course, to_candidate, section.entry("fallback_to_candidate"))
     {
         let message = "at 100 % every job goes to the candidate, so this says nothing";
         findings.warning("no-effect", entry.key.position, message, "remove it");
     }
-    declared.rollout = name.and_then(|name: crate::names::RolloutName| {
-        let salt = match salt {
-            Some(salt) => salt?.to_owned(),
-            None => format!("{}/{name}", pipeline?),
-        };
+    declared.rollout = name.and_then(|name: RolloutName| {
         Some(Rollout {
             name,
             baseline: baseline?,
             candidate: candidate?,
-            percent: percent?,
+            course: course?,
             key: key?,
-            salt,
+            salt: salt?,
             missing_key: missing_key.unwrap_or(Some(MissingKey::default()))?,
             fallback_to_candidate: to_candidate.unwrap_or(Some(false))?,
         })
     });
     declared
+}
+
+/// What makes it the same rollout.
+fn identity(
+    targets: &Targets,
+    arms: [Option<TargetIx>; 2],
+    key: Option<&KeyExpression>,
+    salt: Option<&str>,
+) -> Option<Identity> {
+    let [baseline, candidate] = arms.map(|arm| targets.get(arm?).map(Target::identity));
+    Some(Identity { baseline: baseline?, candidate: candidate?, key: key?.source().to_owned(), salt: salt?.to_owned() })
 }
 
 fn read_key(section: &Section<'_>, findings: &mut Findings) -> Option<KeyExpression> {

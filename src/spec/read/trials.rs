@@ -1,8 +1,11 @@
 //! The `tests` of a spec: their shape, and the names they expect. Running them is somebody else's work.
 
-use super::{dangling, flags, route::Route, targets::Targets};
+use std::collections::BTreeMap;
+
+use super::{dangling, flags, rollouts::Rollouts, route::Route, targets::Targets};
 use crate::{
-    names::TargetName,
+    money::BasisPoints,
+    names::{RolloutName, TargetName},
     spec::{
         keys,
         pipeline::{Expectation, SpecTest},
@@ -20,6 +23,7 @@ pub(super) fn read(
     node: &Node,
     targets: &Targets,
     route: &Route,
+    rollouts: &Rollouts,
     providers: &Providers,
     findings: &mut Findings,
 ) -> Vec<SpecTest> {
@@ -35,13 +39,31 @@ pub(super) fn read(
         }
         let job = section.require("job", findings).and_then(|node| read_job(node, findings));
         let flags = section.get("flags").map(|node| flags::read(node, providers, findings)).unwrap_or_default();
+        let standing = section.get("rollouts").map(|node| read_standing(node, rollouts, findings)).unwrap_or_default();
         let expect = section.require("expect", findings).and_then(|node| read_expect(node, targets, route, findings));
         if let (Some(name), Some(job), Some(expect)) = (name, job, expect) {
             let position = section.get("name").map_or(section.position(), |node| node.position);
-            tests.push(SpecTest { name: name.to_owned(), job, flags, expect, position });
+            tests.push(SpecTest { name: name.to_owned(), job, flags, rollouts: standing, expect, position });
         }
     }
     tests
+}
+
+/// Where rollouts with steps stand during a test.
+fn read_standing(node: &Node, rollouts: &Rollouts, findings: &mut Findings) -> BTreeMap<RolloutName, BasisPoints> {
+    let mut standing = BTreeMap::new();
+    for entry in node.entries("rollouts", findings).unwrap_or_default() {
+        let percent = entry.value.percent(&entry.key.text, findings);
+        let Some(rollout) = rollouts.named(&entry.key, findings) else { continue };
+        if rollout.gated().is_none() {
+            let message = format!("rollout `{}` has a percentage of its own", rollout.name);
+            let help = "leave it out: only rollouts with steps stand where a test says";
+            findings.error("no-effect", entry.key.position, message, help);
+        } else if let Some(percent) = percent {
+            standing.insert(rollout.name.clone(), percent);
+        }
+    }
+    standing
 }
 
 fn read_job(node: &Node, findings: &mut Findings) -> Option<serde_json::Value> {

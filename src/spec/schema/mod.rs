@@ -5,12 +5,17 @@
 //! together. Nothing is ever read into these types: a derived reader stops at the first fault.
 
 mod parameters;
+mod rollouts;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 pub use parameters::{Caps, Guardrail, GuardrailTrace, Parameters};
+pub use rollouts::{
+    BreakerShape, Gate, MissingKey, Of, OnFail, OnNoData, OnUndecided, PatienceNoData, PatienceUndecided, Require,
+    Rollout, Step, WindowsShape,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 
 const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
@@ -108,7 +113,7 @@ pub struct Span(#[schemars(regex(pattern = SPAN))] pub String);
 
 /// A percentage with at most two decimals, such as `25`, `0.5` or `12.75%`.
 #[derive(Debug)]
-pub struct Percent;
+pub struct Percent(pub String);
 
 impl JsonSchema for Percent {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -276,40 +281,6 @@ pub struct Confine {
     pub providers: Option<Vec<String>>,
 }
 
-/// Moves traffic from a baseline to a candidate.
-#[derive(Debug, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Rollout {
-    /// The target where everybody was.
-    pub baseline: String,
-    /// The target where everybody is to go.
-    pub candidate: String,
-    /// The candidate's share. Raising it only adds keys; lowering it only removes the newest.
-    pub percent: Percent,
-    /// What a job is bucketed by: a CEL expression over `job`. `job.id` by default.
-    #[schemars(length(min = 1, max = 4000))]
-    pub key: Option<String>,
-    /// Goes into the hash before the key. `PIPELINE/ROLLOUT` by default.
-    #[schemars(length(min = 1, max = 256))]
-    pub salt: Option<String>,
-    /// Where jobs without the key go. `baseline` by default.
-    pub missing_key: Option<MissingKey>,
-    /// Below 100 %, whether a baseline job may fall back to the candidate. `false` by default.
-    pub fallback_to_candidate: Option<bool>,
-}
-
-/// Where jobs without a rollout's key go.
-#[derive(Debug, JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-pub enum MissingKey {
-    /// To the baseline.
-    Baseline,
-    /// Bucketed by the job's id.
-    JobId,
-    /// Held.
-    Hold,
-}
-
 /// What happens after a fault.
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -386,6 +357,8 @@ pub struct Test {
     pub job: TestJob,
     /// Flags that are set during the test; all are off otherwise.
     pub flags: Option<Flags>,
+    /// Where rollouts with steps stand during the test, by name; at 0 by default.
+    pub rollouts: Option<BTreeMap<String, Percent>>,
     /// What must come out; what is left out is not looked at.
     pub expect: Expect,
 }

@@ -36,7 +36,7 @@ fn the_committed_schema_is_the_generated_one() {
 #[test]
 fn reader_and_schema_know_the_same_keys() {
     let schema = pipeline_schema();
-    let shapes: [(&str, &Keys); 17] = [
+    let shapes: [(&str, &Keys); 23] = [
         ("", &PIPELINE),
         ("Accept", &keys::ACCEPT),
         ("Target", &keys::TARGET),
@@ -47,6 +47,12 @@ fn reader_and_schema_know_the_same_keys() {
         ("Rule", &keys::RULE),
         ("Confine", &keys::CONFINE),
         ("Rollout", &keys::ROLLOUT),
+        ("Step", &keys::STEP),
+        ("Gate", &keys::GATE),
+        ("Undecided", &keys::PATIENCE),
+        ("NoData", &keys::PATIENCE),
+        ("Breaker", &keys::BREAKER),
+        ("Windows", &keys::WINDOWS),
         ("Retry", &keys::RETRY),
         ("Limits", &keys::LIMITS),
         ("Budget", &keys::BUDGET),

@@ -160,7 +160,7 @@ impl Pair {
                     }),
                     _ => Next::Expire,
                 };
-                both!(self, settle(vec![Settlement { job: *job, fence: *fence, ended, next }]));
+                both!(self, settle(vec![Settlement { job: *job, fence: *fence, ended, next, told: None }]));
             }
             Act::Cancel { which } if !self.jobs.is_empty() => {
                 both!(self, cancel(vec![self.jobs[usize::from(which) % self.jobs.len()]]));

@@ -3,6 +3,7 @@
 mod contents;
 mod differential;
 mod leading;
+mod observing;
 mod past;
 mod reading;
 mod recovery;
@@ -180,6 +181,7 @@ impl Bench {
             fidelity: Vec::new(),
             most_cost: Some("0.05".parse().unwrap()),
             prompt_estimate: Some(120),
+            told: None,
         }
     }
 
@@ -207,7 +209,7 @@ impl Bench {
     }
 
     pub async fn settle(&self, job: JobId, fence: Fence, ended: Option<AttemptEnd>, next: Next) -> Settled {
-        let settled = self.store.settle(vec![Settlement { job, fence, ended, next }]).await.unwrap();
+        let settled = self.store.settle(vec![Settlement { job, fence, ended, next, told: None }]).await.unwrap();
         assert_eq!(settled.len(), 1);
         settled[0]
     }
@@ -335,6 +337,11 @@ suite! {
         a_content_is_read_when_it_is_sealed,
         pieces_come_one_after_another,
         a_deleted_content_is_gone,
+    }
+    observing {
+        observations_are_written_with_the_jobs,
+        what_is_no_evidence_leaves_none,
+        observations_are_numbered_read_and_forgotten,
     }
     leading {
         one_node_leads_and_its_token_fences,

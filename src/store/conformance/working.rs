@@ -223,8 +223,13 @@ pub async fn the_first_assignment_stays(bench: &Bench) {
     let node = bench.store.local_node();
     let claimed = bench.claim_one(node, "a").await;
     assert_eq!(claimed.assignment, None);
-    let first =
-        Assignment { rollout: "to-bedrock".parse().unwrap(), arm: Arm::Candidate, bucket: Some(45), evidence: true };
+    let first = Assignment {
+        rollout: "to-bedrock".parse().unwrap(),
+        arm: Arm::Candidate,
+        bucket: Some(45),
+        evidence: true,
+        counted: None,
+    };
     let second = Assignment { arm: Arm::Baseline, bucket: None, ..first.clone() };
     let intent = |assignment: Option<&Assignment>| Intent {
         assignment: assignment.cloned(),

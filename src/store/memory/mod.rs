@@ -3,6 +3,7 @@
 //! Invariant: one lock, held for the length of one method and never across a wait.
 
 mod documents;
+mod observations;
 mod past;
 mod reading;
 mod recovery;
@@ -25,16 +26,16 @@ use tokio::sync::{broadcast, watch};
 use self::{shelf::Shelf, table::Table};
 use super::{
     AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
-    JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, Promoted, PruneCut, Pruned,
-    RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement, Store, Submitted, Traffic, TrafficKey,
-    hints::Hints,
+    JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, NewObservation, Observation,
+    ObservationQuery, Promoted, PruneCut, Pruned, RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement,
+    Store, Submitted, Traffic, TrafficKey, hints::Hints,
 };
 use crate::{
     clock::{SharedClock, Timestamp},
     ids::{JobId, NodeId},
     job::State,
     money::Usd,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
 };
 
 /// A store that ends with its process.
@@ -106,7 +107,7 @@ impl Store for MemoryStore {
     }
 
     async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<bool>> {
-        self.with(|table, _| Ok(intents.into_iter().map(|intent| table.begin(intent)).collect()))
+        self.with(|table, now| Ok(intents.into_iter().map(|intent| table.begin(intent, now)).collect()))
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
@@ -258,6 +259,30 @@ impl Store for MemoryStore {
 
     async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>> {
         Ok(self.table().audit_since(since, limit))
+    }
+
+    async fn observe(&self, observations: Vec<NewObservation>) -> Result<()> {
+        let now = self.clock.now();
+        self.table().observe_all(observations, now);
+        Ok(())
+    }
+
+    async fn observations(&self, query: ObservationQuery) -> Result<Vec<Observation>> {
+        Ok(self.table().read_observations(&query))
+    }
+
+    async fn last_observation(&self, pipeline: &PipelineName, rollout: &RolloutName) -> Result<u64> {
+        Ok(self.table().last_observation(pipeline, rollout))
+    }
+
+    async fn forget_observations(
+        &self,
+        pipeline: &PipelineName,
+        rollout: &RolloutName,
+        through: u64,
+        limit: u32,
+    ) -> Result<u64> {
+        Ok(self.table().forget_observations(pipeline, rollout, through, limit))
     }
 
     async fn write_content(&self, id: &str, at: u64, bytes: Bytes) -> Result<()> {

@@ -12,10 +12,10 @@ use crate::{
         state::{Event, next},
     },
     money::Usd,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
     store::{
-        Assignment, AuditEntry, DocumentChange, DocumentKind, JobError, LedgerRow, NewJob, Notice, Result, StoreError,
-        Traffic, TrafficKey,
+        Assignment, AuditEntry, DocumentChange, DocumentKind, JobError, LedgerRow, NewJob, Notice, Observation, Result,
+        StoreError, Traffic, TrafficKey,
     },
 };
 
@@ -130,6 +130,7 @@ pub struct Table {
     pub nodes: BTreeMap<NodeId, Timestamp>,
     pub documents: BTreeMap<DocumentKind, BTreeMap<String, serde_json::Value>>,
     pub audit: Vec<AuditEntry>,
+    pub observations: BTreeMap<(PipelineName, RolloutName), BTreeMap<u64, Observation>>,
     /// Counts changes of documents.
     pub revision: u64,
     /// By name: the token, who has it, and until when.

@@ -42,11 +42,14 @@ impl Table {
         if self.get(id).is_none() {
             self.add(job);
         }
-        self.begin(intent);
+        self.begin(intent, now);
         Ok(())
     }
 
     pub fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Result<Vec<Claimed>> {
+        if request.is_empty() {
+            return Ok(Vec::new());
+        }
         self.nodes.entry(request.node).or_insert(now);
         if request.suspects {
             return self.claim_suspect(request, now);
@@ -106,14 +109,22 @@ impl Table {
         })
     }
 
-    pub fn begin(&mut self, intent: Intent) -> bool {
+    pub fn begin(&mut self, intent: Intent, now: Timestamp) -> bool {
         let held = |job: &Job| job.state == State::Running && job.fence == intent.fence.0;
         if !self.get(intent.job).is_some_and(held) {
             return false;
         }
+        let Some(job) = self.get(intent.job) else { return false };
+        let (pipeline, unassigned) = (job.new.pipeline.clone(), job.assignment.is_none());
+        let fresh = job.attempts.iter().all(|call| call.attempt.id != intent.attempt);
+        let assignment = intent.assignment.as_ref().filter(|_| unassigned);
+        let assignment = assignment.map(|assignment| self.numbered(&pipeline, intent.job, assignment, now));
+        if let Some(told) = intent.told.filter(|_| fresh) {
+            self.observe(&pipeline, Some(intent.job), told, now);
+        }
         self.change(intent.job, |job| {
-            if job.assignment.is_none() {
-                job.assignment.clone_from(&intent.assignment);
+            if assignment.is_some() {
+                job.assignment = assignment;
             }
             if job.attempts.iter().any(|call| call.attempt.id == intent.attempt) {
                 return;
@@ -146,7 +157,7 @@ impl Table {
     }
 
     pub fn settle(&mut self, settlement: Settlement, now: Timestamp) -> Result<Settled> {
-        let Settlement { job: id, fence, ended, next } = settlement;
+        let Settlement { job: id, fence, ended, next, told } = settlement;
         if let Some(end) = &ended {
             self.close(id, end);
         }
@@ -184,7 +195,12 @@ impl Table {
             }
             Ok(Settled::Applied)
         });
-        settled.unwrap_or(Ok(Settled::Stale))
+        let settled = settled.unwrap_or(Ok(Settled::Stale))?;
+        if let (Settled::Applied, Some(told), Some(job)) = (settled, told, self.get(id)) {
+            let pipeline = job.new.pipeline.clone();
+            self.observe(&pipeline, Some(id), told, now);
+        }
+        Ok(settled)
     }
 
     /// Closes an attempt once; what nobody saw takes the end that its worker reports, any other end stays.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     columns::{self, Standing, get, job_id, standing, time, uuid},
     link::{Tx, params},
+    observe::Sayings,
     tally::{Place, Tally},
     trouble::Trouble,
 };
@@ -106,6 +107,8 @@ pub struct Change {
     pub tally: Tally,
     pub intents: Vec<(Intent, i32)>,
     pub assignments: BTreeMap<JobId, String>,
+    /// What there is to say of rollouts.
+    pub sayings: Sayings,
     /// Ends of open attempts, and ends of attempts that were closed as `unknown`.
     pub closings: Vec<(JobId, AttemptEnd)>,
     pub reports: Vec<(JobId, AttemptEnd)>,
@@ -154,6 +157,7 @@ impl Change {
             tally: Tally::default(),
             intents: Vec::new(),
             assignments: BTreeMap::new(),
+            sayings: Sayings::default(),
             closings: Vec::new(),
             reports: Vec::new(),
             let_go: BTreeSet::new(),

@@ -69,12 +69,12 @@ pub async fn claim(
     orphans: &Orphans,
     request: &ClaimRequest,
 ) -> Result<Vec<Claimed>, Trouble> {
+    if request.is_empty() {
+        return Ok(Vec::new());
+    }
     let max = request.max.min(CLAIM_MAX);
     let wanted = request.pipelines.iter().filter(|(_, places)| *places > 0);
     let wanted: Vec<(&PipelineName, u32)> = wanted.map(|(name, places)| (name, (*places).min(max))).collect();
-    if max == 0 || wanted.is_empty() {
-        return Ok(Vec::new());
-    }
     let numbers = names.numbers(link, wanted.iter().map(|(name, _)| *name)).await?;
     let (mut pipelines, mut places) = (Vec::new(), Vec::new());
     for (name, limit) in &wanted {
@@ -165,6 +165,7 @@ impl Orphans {
                     fence,
                     ended: None,
                     next: Next::Queue,
+                    told: None,
                 })),
                 Ok(false) => {}
                 Err(_) => self.add(receipt, jobs),
@@ -226,10 +227,15 @@ pub async fn begin(link: &Link, intents: &[Intent]) -> Result<(Vec<bool>, News),
             && !held.row.assigned
         {
             held.row.assigned = true;
-            change.assignments.insert(intent.job, serde_json::to_string(assignment)?);
+            if !change.sayings.assign(held.row.pipeline, intent.job, assignment) {
+                change.assignments.insert(intent.job, serde_json::to_string(assignment)?);
+            }
         }
         if !ended.contains(&intent.attempt) && !held.open.contains_key(&intent.attempt) {
             held.open.insert(intent.attempt, Call::of(intent, held.row.pipeline));
+            if let Some(told) = &intent.told {
+                change.sayings.tell(held.row.pipeline, Some(intent.job), told.clone());
+            }
             change.intents.push((intent.clone(), held.row.pipeline));
         }
     }
@@ -260,8 +266,13 @@ pub async fn submit_running(
     if let Some(held) = change.live.get(&job.id).filter(|held| runs(&held.row))
         && !held.open.contains_key(&intent.attempt)
     {
-        if let Some(assignment) = intent.assignment.as_ref().filter(|_| !held.row.assigned) {
+        if let Some(assignment) = intent.assignment.as_ref().filter(|_| !held.row.assigned)
+            && !change.sayings.assign(held.row.pipeline, job.id, assignment)
+        {
             change.assignments.insert(job.id, serde_json::to_string(assignment)?);
+        }
+        if let Some(told) = &intent.told {
+            change.sayings.tell(held.row.pipeline, Some(job.id), told.clone());
         }
         change.intents.push((intent.clone(), held.row.pipeline));
     }

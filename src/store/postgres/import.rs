@@ -19,7 +19,10 @@ use crate::{
     names::PipelineName,
     store::{
         codes,
-        transfer::{AttemptRow, AuditRow, DocumentRow, JobRow, Part, Rows, SpendingRow, Sum, TrafficRow, plain_amount},
+        transfer::{
+            AttemptRow, AuditRow, DocumentRow, JobRow, ObservationRow, Part, Rows, SpendingRow, Sum, TrafficRow,
+            plain_amount,
+        },
     },
 };
 
@@ -88,6 +91,7 @@ pub async fn write(
         Rows::Attempts(rows) => rows.iter().map(|row| codes::parse(&row.pipeline)).collect::<Result<_, _>>()?,
         Rows::Spending(rows) => rows.iter().map(|row| codes::parse(&row.pipeline)).collect::<Result<_, _>>()?,
         Rows::Traffic(rows) => rows.iter().map(|row| codes::parse(&row.pipeline)).collect::<Result<_, _>>()?,
+        Rows::Observations(rows) => rows.iter().map(|row| codes::parse(&row.pipeline)).collect::<Result<_, _>>()?,
         Rows::Documents(_) | Rows::Audit(_) => Vec::new(),
     };
     let numbers = names.numbers(link, &pipelines).await?;
@@ -120,6 +124,7 @@ pub async fn write(
                 .await?;
             }
         }
+        Rows::Observations(rows) => write_observations(&tx, rows, &numbers).await?,
         Rows::Documents(rows) => {
             for row in rows {
                 let sql = "INSERT INTO landbridge.documents (kind, key, value) VALUES ($1, $2, $3)";
@@ -239,6 +244,21 @@ async fn write_attempts(tx: &Tx<'_>, rows: &[AttemptRow], numbers: &[i32]) -> Re
     Ok(())
 }
 
+async fn write_observations(tx: &Tx<'_>, rows: &[ObservationRow], numbers: &[i32]) -> Result<(), Trouble> {
+    for (row, pipeline) in rows.iter().zip(numbers) {
+        let job = row.job.map(Uuid::from_bytes);
+        let sql = "INSERT INTO landbridge.observations (pipeline, rollout, number, at, job, what) VALUES ($1, $2, $3, $4, $5, $6)";
+        let params = params![
+            *pipeline => INT4, row.rollout => TEXT, row.number => INT8, row.at => INT8, job => UUID, row.what => TEXT,
+        ];
+        tx.execute(sql, params).await?;
+        let sql = "INSERT INTO landbridge.numbers AS n (pipeline, rollout, last) VALUES ($1, $2, $3) \
+            ON CONFLICT (pipeline, rollout) DO UPDATE SET last = greatest(n.last, excluded.last)";
+        tx.execute(sql, params![*pipeline => INT4, row.rollout => TEXT, row.number => INT8]).await?;
+    }
+    Ok(())
+}
+
 /// Where a read-back stands: the ids behind which it goes on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cursor(Uuid, Uuid, i64);
@@ -270,6 +290,11 @@ pub async fn read(
         Part::Documents => {
             "SELECT rank, 0, kind, key, value FROM (SELECT row_number() OVER (ORDER BY kind, key) AS rank, kind, \
                             key, value FROM landbridge.documents) d WHERE rank > $1 ORDER BY rank LIMIT $2"
+        }
+        Part::Observations => {
+            "SELECT rank, pipeline, rollout, number, at, job, what FROM (\
+               SELECT row_number() OVER (ORDER BY pipeline, rollout, number) AS rank, o.* \
+               FROM landbridge.observations o) d WHERE rank > $1 ORDER BY rank LIMIT $2"
         }
         Part::Audit => {
             "SELECT seq, 0, at, actor, action, subject, reason, detail FROM landbridge.audit WHERE seq > $1 \
@@ -330,6 +355,20 @@ pub async fn read(
         Part::Documents => Rows::Documents(
             rows.iter()
                 .map(|row| Ok(DocumentRow { kind: get(row, 2)?, key: get(row, 3)?, value: get(row, 4)? }))
+                .collect::<Result<_, Trouble>>()?,
+        ),
+        Part::Observations => Rows::Observations(
+            rows.iter()
+                .map(|row| {
+                    Ok(ObservationRow {
+                        pipeline: name(row)?,
+                        rollout: get(row, 2)?,
+                        number: get(row, 3)?,
+                        at: get(row, 4)?,
+                        job: get::<Option<Uuid>>(row, 5)?.map(|id| *id.as_bytes()),
+                        what: get(row, 6)?,
+                    })
+                })
                 .collect::<Result<_, Trouble>>()?,
         ),
         Part::Audit => Rows::Audit(

@@ -17,6 +17,7 @@ mod import;
 mod ledger;
 mod link;
 mod names;
+mod observe;
 mod past;
 mod prune;
 mod recover;

@@ -15,7 +15,7 @@ use super::{
 
 /// Each step from one version to the next. Steps that were ever released are never edited. The second number is the oldest
 /// program (by number of steps) that can work on the result.
-const STEPS: &[(&str, i64)] = &[(FIRST, 1), (REPORTED, 1), (CALLBACKS, 3)];
+const STEPS: &[(&str, i64)] = &[(FIRST, 1), (REPORTED, 1), (CALLBACKS, 3), (OBSERVATIONS, 3)];
 
 /// Chosen once; marks the transactions that change the shape.
 const SHAPING: i64 = 0x6c62_7271_0001;
@@ -205,6 +205,16 @@ ALTER TABLE landbridge.attempts ADD COLUMN prompt_estimate bigint, ADD COLUMN fi
 const CALLBACKS: &str = "
 ALTER TABLE landbridge.jobs ADD COLUMN calls_back boolean NOT NULL DEFAULT false;
 ALTER TABLE landbridge.contents ADD COLUMN callback text;
+";
+
+/// What happens to rollouts with steps. An older program does not write it, and so has no such rollouts.
+const OBSERVATIONS: &str = "
+CREATE TABLE landbridge.numbers (pipeline int, rollout text, last bigint NOT NULL, PRIMARY KEY (pipeline, rollout));
+CREATE TABLE landbridge.observations (
+  pipeline int, rollout text, number bigint, at bigint NOT NULL, job uuid, what text NOT NULL,
+  PRIMARY KEY (pipeline, rollout, number)
+);
+ALTER TABLE landbridge.numbers SET (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 ";
 
 /// Brings the database to today's shape, one daemon at a time.

@@ -67,5 +67,8 @@ fn settle_one(change: &mut Change, settlement: &Settlement) -> Result<Settled, T
         Next::Fail(error) => change.end(id, Event::Fail, End { result: None, error: Some(error.clone()) })?,
         Next::Expire => change.step(id, Event::Expire)?,
     }
+    if let Some(told) = &settlement.told {
+        change.sayings.tell(row.pipeline, Some(id), told.clone());
+    }
     Ok(Settled::Applied)
 }

@@ -6,18 +6,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
-use super::{PostgresStore, claim, documents, ledger, past, prune, recover, rows, shelf, steer, sums};
+use super::{PostgresStore, claim, documents, ledger, observe, past, prune, recover, rows, shelf, steer, sums};
 use crate::{
     clock::Timestamp,
     ids::{JobId, NodeId},
     job::State,
     money::Usd,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
     store::{
         AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
-        JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, Next, Promoted, PruneCut,
-        Pruned, RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted,
-        Traffic, TrafficKey,
+        JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, NewObservation, Next,
+        Observation, ObservationQuery, Promoted, PruneCut, Pruned, RecordedPage, RecordedQuery, Recovered, Result,
+        Settled, Settlement, Store, StoreError, Submitted, Traffic, TrafficKey,
     },
 };
 
@@ -262,6 +262,32 @@ impl Store for PostgresStore {
     async fn documents_page(&self, page: DocumentPage) -> Result<Vec<(String, serde_json::Value)>> {
         let page = &page;
         self.link().with_tries(|link| documents::page(link, page)).await
+    }
+
+    async fn observe(&self, observations: Vec<NewObservation>) -> Result<()> {
+        let (names, observations) = (&self.inner.names, &observations);
+        self.link().with_tries(|link| observe::observe(link, names, observations)).await
+    }
+
+    async fn observations(&self, query: ObservationQuery) -> Result<Vec<Observation>> {
+        let (names, query) = (&self.inner.names, &query);
+        self.link().with_tries(|link| observe::read(link, names, query)).await
+    }
+
+    async fn last_observation(&self, pipeline: &PipelineName, rollout: &RolloutName) -> Result<u64> {
+        let names = &self.inner.names;
+        self.link().with_tries(|link| observe::last(link, names, pipeline, rollout)).await
+    }
+
+    async fn forget_observations(
+        &self,
+        pipeline: &PipelineName,
+        rollout: &RolloutName,
+        through: u64,
+        limit: u32,
+    ) -> Result<u64> {
+        let names = &self.inner.names;
+        self.link().with_tries(|link| observe::forget(link, names, (pipeline, rollout), through, limit)).await
     }
 
     async fn write_content(&self, id: &str, at: u64, bytes: Bytes) -> Result<()> {

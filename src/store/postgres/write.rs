@@ -8,6 +8,7 @@ use super::{
     change::{Change, News, outcome_code},
     columns::{clean, state_code, uuid},
     link::{Param, Tx, params},
+    observe::{self, Numbered},
     tally,
     telling::Posts,
     trouble::Trouble,
@@ -183,12 +184,14 @@ pub struct Written {
     posts: Posts,
     deltas: tally::Rows,
     traffic: tally::TrafficRows,
+    observed: Numbered,
 }
 
 impl Written {
     /// Lays a change out. Its results are taken, not copied.
     pub async fn of(tx: &Tx<'_>, change: &mut Change) -> Result<Self, Trouble> {
         let posts = Posts::of(tx, change).await?;
+        let observed = observe::number(tx, change).await?;
         let mut updates = Updates::default();
         let mut moves = Moves { finished_at: change.now.as_micros(), ..Moves::default() };
         for held in change.live.values_mut().filter(|held| held.touched) {
@@ -226,6 +229,7 @@ impl Written {
             posts,
             deltas: change.tally.rows(),
             traffic: change.tally.traffic_rows(),
+            observed,
         })
     }
 
@@ -272,6 +276,14 @@ impl Written {
             all.push((LET_GO, params![self.let_go => UUID_ARRAY].to_vec()));
         }
         all.extend(self.posts.statement());
+        let Numbered { at, pipelines, rollouts, numbers, jobs, whats } = &self.observed;
+        if !numbers.is_empty() {
+            let params = params![
+                *at => INT8, *pipelines => INT4_ARRAY, *rollouts => TEXT_ARRAY, *numbers => INT8_ARRAY,
+                *jobs => UUID_ARRAY, *whats => TEXT_ARRAY,
+            ];
+            all.push((observe::WRITE, params.to_vec()));
+        }
         all.extend(self.deltas.statement());
         all.extend(self.traffic.statement());
         all

@@ -43,6 +43,9 @@ struct Lane<'a> {
 impl Session {
     /// Claims ready jobs, or one suspect.
     pub fn claim(&mut self, request: &ClaimRequest) -> Result<Vec<Claimed>, Trouble> {
+        if request.is_empty() {
+            return Ok(Vec::new());
+        }
         let node = self.names.node(&self.conn, request.node)?;
         // A node that works is not gone, whether it said so or not.
         self.execute(
@@ -184,10 +187,7 @@ impl Session {
         let holds = |job: &Standing| job.state == State::Running && job.fence == codes::signed(intent.fence.0);
         let Some(Standing { seq, pipeline, .. }) = job.filter(holds) else { return Ok(false) };
         if let Some(assignment) = &intent.assignment {
-            self.execute(
-                "UPDATE jobs SET assignment = ?2 WHERE seq = ?1 AND assignment IS NULL",
-                params![seq, serde_json::to_string(assignment)?],
-            )?;
+            self.assign(seq, pipeline, intent.job, assignment)?;
         }
         let place = match flight {
             Some(Flight { open: Some((open, _)), .. }) if open == intent.attempt => return Ok(true),
@@ -224,6 +224,9 @@ impl Session {
                 intent.prompt_estimate.map(codes::signed),
             ],
         )?;
+        if let Some(told) = &intent.told {
+            self.observe(pipeline, Some(intent.job), told)?;
+        }
         match flight {
             Some(Flight { job, open: None, .. }) => {
                 self.remember(Flight { job, places: place + 1, open: Some((intent.attempt, attempt)) });

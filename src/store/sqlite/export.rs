@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::trouble::Trouble;
 use crate::store::transfer::{
-    AttemptRow, AuditRow, DocumentRow, JobRow, Part, Rows, SpendingRow, TrafficRow, plain_amount,
+    AttemptRow, AuditRow, DocumentRow, JobRow, ObservationRow, Part, Rows, SpendingRow, TrafficRow, plain_amount,
 };
 
 /// Bytes of texts after which a page ends early.
@@ -62,6 +62,13 @@ pub fn page(conn: &Connection, part: Part, after: &str, limit: usize) -> Result<
             let sql = "SELECT seq, at, actor, action, subject, reason, detail FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
             let (rows, next) = numbered(conn, sql, number(), limit, audit, |row| row.detail.len())?;
             Ok((Rows::Audit(rows), next))
+        }
+        Part::Observations => {
+            let sql = "SELECT rank, name, rollout, number, at, job, what FROM (\
+                  SELECT row_number() OVER (ORDER BY p.name, o.rollout, o.number) AS rank, o.*, p.name \
+                  FROM observations o JOIN pipelines p ON p.id = o.pipeline) WHERE rank > ?1 ORDER BY rank LIMIT ?2";
+            let (rows, next) = numbered(conn, sql, number(), limit, observation, |row| row.what.len())?;
+            Ok((Rows::Observations(rows), next))
         }
     }
 }
@@ -203,5 +210,16 @@ fn audit(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
         subject: text(4)?,
         reason: text_for_people(row.get(5)?),
         detail: row.get(6)?,
+    })
+}
+
+fn observation(row: &Row<'_>) -> rusqlite::Result<ObservationRow> {
+    Ok(ObservationRow {
+        pipeline: row.get(1)?,
+        rollout: row.get(2)?,
+        number: row.get(3)?,
+        at: row.get(4)?,
+        job: row.get(5)?,
+        what: row.get(6)?,
     })
 }

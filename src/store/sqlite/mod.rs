@@ -11,6 +11,7 @@ mod export;
 mod home;
 mod list;
 mod names;
+mod observe;
 mod past;
 mod prune;
 mod readers;
@@ -43,9 +44,9 @@ pub use self::backup::{Copied, backup};
 use self::{blobs::Blobs, home::Home, readers::Readers, session::Session, trouble::Trouble, writer::Writer};
 use super::{
     AuditEntry, Cancelled, ClaimRequest, Claimed, Condition, DocumentChange, DocumentKind, DocumentPage, Intent,
-    JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, Promoted, PruneCut, Pruned,
-    RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement, Store, StoreError, Submitted, Traffic,
-    TrafficKey, codes,
+    JobOutcome, JobPage, JobQuery, JobRecord, Lead, LedgerPage, LedgerQuery, NewJob, NewObservation, Observation,
+    ObservationQuery, Promoted, PruneCut, Pruned, RecordedPage, RecordedQuery, Recovered, Result, Settled, Settlement,
+    Store, StoreError, Submitted, Traffic, TrafficKey, codes,
     hints::Hints,
     transfer::{Part, Rows},
 };
@@ -54,7 +55,7 @@ use crate::{
     ids::{JobId, NodeId},
     job::State,
     money::Usd,
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
 };
 
 /// The oldest SQLite whose write-ahead log can be trusted with several connections.
@@ -375,6 +376,31 @@ impl Store for SqliteStore {
 
     async fn audit(&self, since: Timestamp, limit: u32) -> Result<Vec<AuditEntry>> {
         self.readers.ask(move |conn| documents::audit(conn, since, limit)).await
+    }
+
+    async fn observe(&self, observations: Vec<NewObservation>) -> Result<()> {
+        self.writer.ask(observations.len(), move |session| session.observe_all(&observations)).await
+    }
+
+    async fn observations(&self, query: ObservationQuery) -> Result<Vec<Observation>> {
+        self.readers.ask(move |conn| observe::read(conn, &query)).await
+    }
+
+    async fn last_observation(&self, pipeline: &PipelineName, rollout: &RolloutName) -> Result<u64> {
+        let (pipeline, rollout) = (pipeline.clone(), rollout.clone());
+        self.readers.ask(move |conn| observe::last(conn, &pipeline, &rollout)).await
+    }
+
+    async fn forget_observations(
+        &self,
+        pipeline: &PipelineName,
+        rollout: &RolloutName,
+        through: u64,
+        limit: u32,
+    ) -> Result<u64> {
+        let (pipeline, rollout) = (pipeline.clone(), rollout.clone());
+        let act = move |session: &mut Session| session.forget_observations(&pipeline, &rollout, through, limit);
+        self.writer.ask(limit as usize, act).await
     }
 
     async fn write_content(&self, id: &str, at: u64, bytes: Bytes) -> Result<()> {

@@ -24,7 +24,7 @@ macro_rules! of_job {
 pub(super) use of_job;
 
 /// Each step from one version of the file to the next. Steps that were ever released are never edited.
-const STEPS: &[&str] = &[FIRST, TRAFFIC, REPORTED, CALLBACKS];
+const STEPS: &[&str] = &[FIRST, TRAFFIC, REPORTED, CALLBACKS, OBSERVATIONS];
 
 const FIRST: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -152,6 +152,14 @@ ALTER TABLE attempts ADD COLUMN prompt_estimate INTEGER;
 const CALLBACKS: &str = "
 ALTER TABLE jobs ADD COLUMN calls_back INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE contents ADD COLUMN callback TEXT;
+";
+
+/// What happens to rollouts with steps.
+const OBSERVATIONS: &str = "
+CREATE TABLE observations (
+  pipeline INTEGER NOT NULL, rollout TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, job BLOB, what TEXT NOT NULL,
+  PRIMARY KEY (pipeline, rollout, number)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the file to today's shape. `name` is for messages.

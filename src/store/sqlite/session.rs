@@ -17,7 +17,7 @@ use crate::{
         State,
         state::{Event, next},
     },
-    names::PipelineName,
+    names::{PipelineName, RolloutName},
     store::{Notice, hints::Hints},
 };
 
@@ -38,6 +38,8 @@ pub struct Session {
     counts: Counts,
     hints: Arc<Hints>,
     next_seq: i64,
+    /// The number of each rollout's newest observation, as far as they were asked for.
+    pub numbers: HashMap<(i64, RolloutName), u64>,
     became_ready: bool,
     ended: Vec<JobId>,
     documents_changed: bool,
@@ -137,6 +139,7 @@ impl Session {
             counts,
             hints,
             next_seq,
+            numbers: HashMap::new(),
             became_ready: false,
             ended: Vec::new(),
             documents_changed: false,
@@ -297,6 +300,7 @@ impl Session {
     pub fn forget(&mut self) {
         self.names.forget_fresh();
         self.in_flight.clear();
+        self.numbers.clear();
         self.tally = Tally::default();
         self.became_ready = false;
         self.documents_changed = false;

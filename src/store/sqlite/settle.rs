@@ -62,6 +62,9 @@ impl Session {
             self.disremember(job.id);
         }
         self.move_on(&job, &settlement.next)?;
+        if let Some(told) = &settlement.told {
+            self.observe(job.pipeline, Some(job.id), told)?;
+        }
         Ok(Settled::Applied)
     }
 

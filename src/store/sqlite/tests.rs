@@ -57,7 +57,7 @@ async fn claim(store: &SqliteStore, max: u32) -> Result<Vec<Claimed>> {
 
 async fn finish(store: &SqliteStore, claimed: &Claimed) -> Result<Vec<Settled>> {
     let next = Next::Succeed("{}".to_owned());
-    store.settle(vec![Settlement { job: claimed.id, fence: claimed.fence, ended: None, next }]).await
+    store.settle(vec![Settlement { job: claimed.id, fence: claimed.fence, ended: None, next, told: None }]).await
 }
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
@@ -380,7 +380,7 @@ async fn damage_is_an_error_and_never_a_panic() {
         for job in &jobs {
             wrong |= !matches!(store.job(job.id).await, Ok(Some(_)));
         }
-        let settled = Settlement { job: jobs[0].id, fence: Fence(1), ended: None, next: Next::Queue };
+        let settled = Settlement { job: jobs[0].id, fence: Fence(1), ended: None, next: Next::Queue, told: None };
         wrong |= store.settle(vec![settled]).await.is_err();
         found += usize::from(wrong);
     }
@@ -442,7 +442,7 @@ async fn an_older_file_is_brought_up_to_date() {
     let (_folder, path) = folder();
     drop(open(&path).unwrap());
     let older = "ALTER TABLE jobs DROP COLUMN calls_back; ALTER TABLE contents DROP COLUMN callback; DROP TABLE traffic; \
-                 ALTER TABLE attempts DROP COLUMN most_cost; ALTER TABLE attempts DROP COLUMN first_token; \
+                 DROP TABLE observations; ALTER TABLE attempts DROP COLUMN most_cost; ALTER TABLE attempts DROP COLUMN first_token; \
                  ALTER TABLE attempts DROP COLUMN prompt_estimate; PRAGMA user_version = 1";
     rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
     let store = open(&path).unwrap();

@@ -131,12 +131,12 @@ async fn a_transaction_held_open_elsewhere_stops_nobody() {
     let holding = tokio::task::spawn_blocking({
         let (server, database) = (server.clone(), database.clone());
         move || {
-            let read = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM landbridge.jobs; SELECT pg_sleep(6); COMMIT";
+            let read = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM landbridge.jobs; SELECT pg_sleep(600); COMMIT";
             server.sql(&database, read)
         }
     });
     let open_reader =
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(6)%' AND pid <> pg_backend_pid()";
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()";
     while server.sql(&database, open_reader) == "0" {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -148,5 +148,9 @@ async fn a_transaction_held_open_elsewhere_stops_nobody() {
     }
     promises.work(&store, 200).await;
     assert!(!holding.is_finished(), "the reader was there all the time");
-    holding.await.unwrap();
+    server.sql(
+        &database,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()",
+    );
+    let _cut_off = holding.await;
 }

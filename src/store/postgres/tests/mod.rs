@@ -80,6 +80,7 @@ fn intent(claimed: &Claimed) -> Intent {
         fidelity: Vec::new(),
         most_cost: None,
         prompt_estimate: None,
+        told: None,
     }
 }
 
@@ -96,7 +97,7 @@ fn success(claimed: &Claimed, attempt: Option<AttemptId>) -> Settlement {
         provider_request_id: None,
         first_token: None,
     });
-    Settlement { job: claimed.id, fence: claimed.fence, ended, next: Next::Succeed("\"done\"".to_owned()) }
+    Settlement { job: claimed.id, fence: claimed.fence, ended, next: Next::Succeed("\"done\"".to_owned()), told: None }
 }
 
 /// Asks until the store is not busy: as the daemon does with what it has in hand.

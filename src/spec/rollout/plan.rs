@@ -6,11 +6,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::windows::Windows;
-use crate::{
-    money::BasisPoints,
-    rollout::{breaker::BreakerRule, gate::GateSpec},
-};
+use super::{gate::GateSpec, windows::Windows};
+use crate::money::BasisPoints;
 
 /// Most steps.
 pub const MOST_STEPS: usize = 64;
@@ -82,6 +79,25 @@ pub enum OnNoData {
     Hold,
     /// Back to the baseline.
     Rollback,
+}
+
+/// When a breaker trips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerRule {
+    /// Among so many of the candidate's last ends; 1 to [`BreakerRule::MOST`].
+    pub last: u32,
+    /// So many failures.
+    pub failures: u32,
+}
+
+impl BreakerRule {
+    /// Most ends that are remembered.
+    pub const MOST: u32 = 1_000;
+
+    /// Whether it can trip, and not before the first failure.
+    pub fn is_valid(self) -> bool {
+        (1..=Self::MOST).contains(&self.last) && (1..=self.last).contains(&self.failures)
+    }
 }
 
 /// How long to wait, and what then.
@@ -168,7 +184,7 @@ impl Plan {
     }
 
     /// The last step at or below `percent`.
-    pub(super) fn step_at(&self, percent: BasisPoints) -> Option<usize> {
+    pub fn step_at(&self, percent: BasisPoints) -> Option<usize> {
         self.steps.iter().rposition(|step| step.percent <= percent)
     }
 }

@@ -6,7 +6,25 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::process::Margin;
+/// How much worse the candidate's rate may be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Margin {
+    /// By so much, as a fraction: `0.01` is one percentage point.
+    Points(f64),
+    /// So many times the baseline's.
+    Ratio(f64),
+}
+
+impl Margin {
+    /// Whether a test can be made of it: at most 50 points, a ratio of 1 to 100.
+    pub fn is_valid(self) -> bool {
+        match self {
+            Self::Points(points) => (0.0..=0.5).contains(&points),
+            Self::Ratio(ratio) => (1.0..=100.0).contains(&ratio),
+        }
+    }
+}
 
 /// Where a comparison gets its two sides from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +111,7 @@ pub enum Criterion {
 }
 
 /// What a failed gate does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum OnFail {
