@@ -1,6 +1,12 @@
 //! Rollouts with steps, from the first job to the last step, in simulated time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use super::rig::{Rig, fault};
 use crate::{
@@ -24,7 +30,7 @@ fn spec(course: &str) -> String {
          bedrock: {{ provider: bedrock, model: us.anthropic.claude-haiku-4-5-20251001-v1:0, region: us-east-1, timeout: 30s, defaults: {{ max_tokens: 64 }} }}\n  \
          openai: {{ provider: openai, model: gpt-5.4-mini, timeout: 30s }}\n\
          route:\n  - {{ name: all, rollout: to-bedrock }}\n\
-         rollouts:\n  to-bedrock:\n    baseline: openai\n    candidate: bedrock\n    outcome_within: 1m\n{course}\
+         rollouts:\n  to-bedrock:\n    baseline: openai\n    candidate: bedrock\n    key: job.metadata.customer\n    outcome_within: 1m\n{course}\
          fallback: [openai]\nretry: {{ attempts: 1, initial_delay: 1s, max_delay: 4s }}\n"
     )
 }
@@ -61,6 +67,13 @@ async fn act(rig: &Rig, what: RolloutAct) -> Result<RolloutView, RolloutError> {
     rig.engine.move_rollout(&pipeline(), &rollout(), what, &operator("test")).await
 }
 
+/// Submits a job of a customer of its own. By number, not by the job's random id: chance has no part in these tests.
+async fn submit(rig: &Rig) -> JobId {
+    static CUSTOMERS: AtomicU32 = AtomicU32::new(0);
+    let customer = CUSTOMERS.fetch_add(1, Ordering::Relaxed).to_string();
+    rig.submit(&[("customer", &customer)]).await
+}
+
 /// Submits jobs, some each second, until the rollout is where it should be.
 async fn until(rig: &Rig, mut there: impl FnMut(&RolloutView) -> bool) -> (RolloutView, Vec<JobId>) {
     let mut jobs = Vec::new();
@@ -70,7 +83,7 @@ async fn until(rig: &Rig, mut there: impl FnMut(&RolloutView) -> bool) -> (Rollo
             return (view, jobs);
         }
         for _ in 0..5 {
-            jobs.push(rig.submit(&[]).await);
+            jobs.push(submit(rig).await);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -107,7 +120,7 @@ async fn a_bad_candidate_rolls_back_and_its_jobs_finish_on_the_baseline() {
     assert_eq!(reason, "gate `failure` failed: the candidate is worse than its margin allows");
     let calls = rig.provider.targets().iter().filter(|target| *target == "bedrock").count();
     for _ in 0..20 {
-        jobs.push(rig.submit(&[]).await);
+        jobs.push(submit(&rig).await);
     }
     let mut rescued = 0;
     for job in jobs {
@@ -145,7 +158,7 @@ async fn a_kill_switch_holds_and_what_it_touches_is_no_evidence() {
     rig.engine.change_flag(set(Some(true)), operator("drill")).await.unwrap();
     let mut jobs = Vec::new();
     for _ in 0..100 {
-        jobs.push(rig.submit(&[]).await);
+        jobs.push(submit(&rig).await);
     }
     tokio::time::sleep(Duration::from_mins(5)).await;
     let held = view(&rig).await;
@@ -267,7 +280,7 @@ async fn scores_are_evidence_of_the_arm_that_a_job_fell_to() {
     let rig = Rig::start(&spec(&course)).await;
     let mut told = false;
     for _ in 0..200 {
-        let job = rig.submit(&[]).await;
+        let job = submit(&rig).await;
         let record = rig.until(job, JobState::Succeeded).await;
         let arm = record.assignment.as_ref().unwrap().arm;
         let value = if arm == Arm::Candidate { 0.2 } else { 0.9 };
@@ -287,7 +300,7 @@ async fn scores_are_evidence_of_the_arm_that_a_job_fell_to() {
 async fn a_percentage_in_the_file_writes_nothing_down() {
     let rig = Rig::start(&spec("    percent: 50\n").replace("    outcome_within: 1m\n", "")).await;
     for _ in 0..20 {
-        let job = rig.submit(&[]).await;
+        let job = submit(&rig).await;
         rig.until(job, JobState::Succeeded).await;
     }
     assert_eq!(rig.store.last_observation(&pipeline(), &rollout()).await.unwrap(), 0);
