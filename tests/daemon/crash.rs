@@ -99,6 +99,7 @@ async fn calls_in_flight_at_a_crash_are_unknown_possibly_billed_and_made_again_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspect_that_was_held_at_the_start_runs_once_it_may() {
     let site = Site::new(SPEC).await;
+    site.save("pipelines/other.yaml", &SPEC.replace("name: triage", "name: other"));
     slow(&site, "15s");
     let daemon = site.start().await;
     let id = daemon.post("/v1/jobs", job(1)).await["id"].as_str().unwrap().to_owned();
@@ -110,14 +111,17 @@ async fn a_suspect_that_was_held_at_the_start_runs_once_it_may() {
         job["state"] == "running" && job["attempt_count"] == 2
     })
     .await;
-    daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE" })).await;
+    daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE", "pipeline": "triage" })).await;
     daemon.kill();
     slow(&site, "1ms");
     let daemon = site.start().await;
     eventually("it is held", || async { daemon.get(&format!("/v1/jobs/{id}")).await["state"] == "held" }).await;
-    // Long enough for a daemon to have looked for suspects, and found that none may run.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE", "value": false })).await;
+    // When a job of another pipeline has ended, the daemon has looked for suspects, and found that none may run.
+    let mut other = job(2);
+    other["pipeline"] = json!("other");
+    let other = daemon.post("/v1/jobs", other).await["id"].as_str().unwrap().to_owned();
+    assert_eq!(daemon.ended_job(&other).await["state"], "succeeded");
+    daemon.post("/v1/ops/flags", json!({ "flag": "PAUSE", "pipeline": "triage", "value": false })).await;
     assert_eq!(daemon.ended_job(&id).await["state"], "succeeded");
     daemon.stop();
 }

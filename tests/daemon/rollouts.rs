@@ -123,7 +123,10 @@ async fn a_bad_candidate_rolls_back_and_every_job_finishes_on_the_baseline() {
     let daemon = site.start().await;
     site.save("pipelines/triage.yaml", &format!("{SPEC}priority: 1\n"));
     daemon.post("/v1/ops/reload", json!({})).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let more = daemon.submit_lines(&(0..50).map(|n| job(jobs.len() + n)).collect::<Vec<_>>()).await.unwrap();
+    for id in &more {
+        assert_eq!(daemon.ended_job(id).await["target"], "openai");
+    }
     assert_eq!(rollout(&daemon).await["state"], "rolled_back");
     let (code, text) = landbridge(&site, &daemon, &["rollout", "promote", WHICH, "--reason", "hope"]);
     assert!(code == Some(1) && text.contains("retry lets it begin again"), "{text}");
